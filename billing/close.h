@@ -1,0 +1,59 @@
+/* billing/close.h - local days into PostgreSQL: aggregates, ledger, certificate, once.
+ *
+ * close_day(D) closes day D of every time zone that has clicks of D (or of one zone):
+ * one transaction per zone claims billing_run (unique by zone, day, kind, input hash), COPYs
+ * campaign_daily_stats, posts the double-entry ledger, stores the certificate:
+ *   received (counted by ingest) = archived = billable + over_budget + invalid + duplicate +
+ *   quarantined, per campaign; Merkle root over blocks of 4,096 billed ids sorted by hash;
+ *   chained to the run before.
+ * The same input again: no-op. Clicks judged since the day's run post as a `late` run. Other
+ * changes of a closed day: ERR_CONFLICT, nothing written.
+ * If the identity does not hold the run is stored as `blocked`, posts nothing, and blocks
+ * invoices.
+ *
+ * Units    Micros; local days (days since 1970-01-01).
+ * Errors   ERR_AGAIN: too early (grace), not judged far enough, PostgreSQL away; `force`
+ *          names what it overrides in the run.
+ * Threads  One; two processes: the second waits for an advisory lock, then finds a no-op.
+ */
+#ifndef BILLING_CLOSE_H
+#define BILLING_CLOSE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/config.h"
+#include "common/err.h"
+#include "schema/master.h"
+
+struct pg;
+
+struct close_input {
+    const struct config *config;
+    const char *archive_dir;
+    const char *judge_dir;
+    const struct master *master;
+    struct pg *pg;
+    int32_t day;
+    const char *zone; /* NULL: all */
+    int64_t now_us;
+    bool force; /* grace and unheard-of ingest processes */
+    void (*progress)(void *ctx, uint64_t done, uint64_t total);
+    void *progress_ctx;
+};
+
+struct close_result {
+    uint32_t runs_new, runs_same, runs_late, runs_blocked;
+    uint64_t clicks, billable;
+};
+
+enum err close_day(const struct close_input *in, struct close_result *out,
+                   struct why *why);
+
+/* Stores *received* counts of finished hours from the click log: received_count in
+ * PostgreSQL, a no-op for what is there. Returns the hour below which the log may forget. */
+struct clicklog;
+enum err received_store(struct clicklog *log, struct pg *pg, int64_t *stored_below_us,
+                        struct why *why);
+
+#endif

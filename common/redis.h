@@ -1,0 +1,56 @@
+/* common/redis.h - Redis: the only user of hiredis.
+ *
+ * One struct redis is one connection, by Unix socket or TCP; after any error the context is
+ * thrown away and the next call connects anew (hiredis 0.14 contexts do not recover).
+ * SIGPIPE must be ignored by the process.
+ *
+ * Memory   A reply is the caller's, freed by redis_reply_free.
+ * Errors   ERR_AGAIN: away, loading, time-out; ERR_FULL: OOM or MISCONF (disk);
+ *          ERR_CONFLICT: an error reply of our own scripts ("EPOCH ...", "OFFSET ...");
+ *          ERR_FATAL: other error replies.
+ * Threads  None: one connection, one thread.
+ */
+#ifndef COMMON_REDIS_H
+#define COMMON_REDIS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/err.h"
+#include "common/str.h"
+
+struct redis;
+
+enum redis_type { REDIS_NIL, REDIS_TEXT, REDIS_INTEGER, REDIS_ARRAY };
+
+/* Mirrors hiredis's reply; borrowed children. */
+struct redis_reply {
+    enum redis_type type;
+    int64_t integer;
+    struct str text;
+    size_t count;
+    struct redis_reply **items;
+    void *impl; /* root only */
+};
+
+/* address: "unix:/path" or "host:port". Does not connect yet. */
+enum err redis_open(struct redis **out, const char *address, int64_t timeout_us,
+                    struct why *why);
+void redis_close(struct redis **redis);
+/* One command as binary-safe words. *out may be NULL. */
+enum err redis_command(struct redis *redis, const struct str *words, size_t n,
+                       struct redis_reply **out, struct why *why);
+/* Pipelining: queue any number, then one redis_reply_next for each, in order. */
+enum err redis_queue(struct redis *redis, const struct str *words, size_t n,
+                     struct why *why);
+enum err redis_reply_next(struct redis *redis, struct redis_reply **out,
+                          struct why *why);
+/* EVALSHA with EVAL as fallback. words: keys, then arguments. sha is 40 hex digits that
+ * redis_script_sha made. */
+enum err redis_eval(struct redis *redis, const char *script, const char *sha,
+                    const struct str *keys, size_t keys_n, const struct str *args,
+                    size_t args_n, struct redis_reply **out, struct why *why);
+void redis_script_sha(const char *script, char sha[41]);
+void redis_reply_free(struct redis_reply **reply);
+
+#endif

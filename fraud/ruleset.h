@@ -1,0 +1,60 @@
+/* fraud/ruleset.h - the rules' thresholds and lists as one immutable, numbered set.
+ *
+ * A rule set is a directory: rules.json (thresholds, shadow switches), bots.txt (patterns of
+ * bot agents), addresses.txt (known bad addresses, one a line), honeypots.txt (ad ids); any
+ * may be absent: the built-in then serves. Its identity is one SHA-256 over the files'
+ * names and bytes; DATA/rulesets/NUMBER keeps a copy of each that was ever live, and the
+ * number (1, 2, ...) is its place there. Lists are reloaded without a pause: a new set is
+ * built aside and swapped in.
+ *
+ * Memory   Reference counted. The bloom filter (libbloom, 0.1 %) and the exact set behind
+ *          it take about 1.8 + 17 bytes an address.
+ * Errors   ERR_INVALID names file and line. The set in force stays when a new one is bad.
+ * Threads  ruleset_take/drop any; ruleset_poll one.
+ */
+#ifndef FRAUD_RULESET_H
+#define FRAUD_RULESET_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/err.h"
+#include "common/str.h"
+
+enum { RULESET_ADDRESSES_MAX = 100000000, RULESET_PATTERNS_MAX = 20000 };
+
+struct ruleset;
+struct ruleset_source;
+
+/* dir NULL or "": built-in rules only. data_dir holds rulesets/. */
+enum err ruleset_open(struct ruleset_source **out, const char *dir, const char *data_dir,
+                      struct why *why);
+void ruleset_close(struct ruleset_source **source);
+enum err ruleset_poll(struct ruleset_source *source, bool *changed, struct why *why);
+const struct ruleset *ruleset_take(struct ruleset_source *source);
+void ruleset_drop(struct ruleset_source *source, const struct ruleset *set);
+
+uint16_t ruleset_number(const struct ruleset *set);
+const uint8_t *ruleset_sha256(const struct ruleset *set); /* 32 bytes */
+
+/* Rule thresholds in force. */
+struct ruleset_limits {
+    int64_t double_click_ms;   /* 10 000 */
+    int64_t repeat_click_ms;   /* 3 600 000 */
+    uint32_t address_minute_max; /* 100 */
+    uint32_t address_second_max; /* 10 */
+    uint32_t shadow;           /* bits of reasons that are recorded, not applied */
+};
+const struct ruleset_limits *ruleset_limits(const struct ruleset *set);
+
+bool ruleset_address_bad(const struct ruleset *set, struct str ip);
+bool ruleset_honeypot(const struct ruleset *set, struct str ad_id);
+/* REASON_none, REASON_empty_agent, REASON_non_browser_agent or REASON_known_bot_agent;
+ * answers are cached by the agent's hash inside cache, one a thread. */
+struct agent_cache;
+enum { AGENT_CACHE_SLOTS = 65536 };
+struct agent_cache *agent_cache_new(void);
+void agent_cache_free(struct agent_cache **cache);
+int ruleset_agent(const struct ruleset *set, struct agent_cache *cache, struct str agent);
+
+#endif
