@@ -144,6 +144,12 @@ enum err clicklog_received_each(struct clicklog *log,
                                 bool (*visit)(void *ctx,
                                               const struct clicklog_received *row),
                                 void *ctx, struct why *why);
+/* The same for every group with received_us < until_us, grouped by hour of receipt, the
+ * open hour included: exact for any cut. */
+enum err clicklog_received_all(struct clicklog *log, int64_t until_us,
+                               bool (*visit)(void *ctx,
+                                             const struct clicklog_received *row),
+                               void *ctx, struct why *why);
 /* Forgets counts of hours of receipt before hour_us: they are stored elsewhere now.
  * For the appender's thread (or one that it asked). */
 enum err clicklog_received_drop(struct clicklog *log, int64_t hour_us, struct why *why);
