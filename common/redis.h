@@ -6,8 +6,11 @@
  *
  * Memory   A reply is the caller's, freed by redis_reply_free.
  * Errors   ERR_AGAIN: away, loading, time-out; ERR_FULL: OOM or MISCONF (disk);
- *          ERR_CONFLICT: an error reply of our own scripts ("EPOCH ...", "OFFSET ...");
- *          ERR_FATAL: other error replies.
+ *          ERR_CONFLICT: an error reply of our own scripts ("EPOCH ...", "OFFSET ...",
+ *          "DIRTY ..."); ERR_NOTFOUND: NOSCRIPT, for those who queue EVALSHA themselves;
+ *          ERR_FATAL: other error replies. An error inside an array makes the whole
+ *          reply that error. After an error reply the connection stays; after ERR_AGAIN
+ *          from it, every queued command is gone and each of its replies is ERR_AGAIN.
  * Threads  None: one connection, one thread.
  */
 #ifndef COMMON_REDIS_H
