@@ -53,7 +53,7 @@ enum err close_day(const struct close_input *in, struct close_result *out,
 /* Stores *received* counts of finished hours from the click log: received_count in
  * PostgreSQL, a no-op for what is there. Returns the hour below which the log may forget. */
 struct clicklog;
-enum err received_store(struct clicklog *log, struct pg *pg, int64_t *stored_below_us,
-                        struct why *why);
+enum err received_store(struct clicklog *log, struct pg *pg,
+                        int64_t *stored_below_us, struct why *why);
 
 #endif

@@ -43,8 +43,8 @@ struct judge_input {
     const char *judge_dir;   /* DATA/judge */
     const struct master *master;
     const struct ruleset *rules;
-    int64_t until_us;  /* judge every whole hour that ended at or before it ... */
-    bool forced;       /* ... or exactly up to it */
+    int64_t until_us; /* judge every whole hour that ended at or before it ... */
+    bool forced;      /* ... or exactly up to it */
     void (*progress)(void *ctx, uint64_t done, uint64_t total); /* may be NULL */
     void *progress_ctx;
 };
@@ -74,7 +74,7 @@ struct judge_found {
     bool judged;
 };
 enum err judge_find(const char *archive_dir, const char *judge_dir,
-                    const uint8_t event_id[16], struct judge_found *out, uint32_t max,
-                    uint32_t *n, struct why *why);
+                    const uint8_t event_id[16], struct judge_found *out,
+                    uint32_t max, uint32_t *n, struct why *why);
 
 #endif

@@ -14,14 +14,16 @@
 #include "schema/master.h"
 
 /* X(name, text): why a final verdict may differ from the live one. */
-#define DIFFERENCE_MAP(X)                                                                  \
-    X(duplicate_seen_later, "a repeat that the live path no longer remembered, or in another partition") \
-    X(rate_across_campaigns, "the address's rate counted in order of receipt over all campaigns") \
-    X(ruleset_changed, "another rule set was in force")                                    \
-    X(master_changed, "campaign data changed in between")                                  \
-    X(live_warming, "live tables were cold or full")                                       \
-    X(over_budget, "the daily budget was spent")                                           \
-    X(live_missing, "no live verdict was recorded")                                        \
+#define DIFFERENCE_MAP(X)                                                          \
+    X(duplicate_seen_later,                                                        \
+      "a repeat that the live path no longer remembered, or in another partition") \
+    X(rate_across_campaigns,                                                       \
+      "the address's rate counted in order of receipt over all campaigns")         \
+    X(ruleset_changed, "another rule set was in force")                            \
+    X(master_changed, "campaign data changed in between")                          \
+    X(live_warming, "live tables were cold or full")                               \
+    X(over_budget, "the daily budget was spent")                                   \
+    X(live_missing, "no live verdict was recorded")                                \
     X(unexplained, "none of these: a defect")
 
 struct reconcile_result {

@@ -44,7 +44,7 @@
 
 enum {
     CLICKLOG_PARTITIONS_MAX = 256,
-    CLICKLOG_GROUP_MAX = 65536,   /* entries in one append */
+    CLICKLOG_GROUP_MAX = 65536, /* entries in one append */
     CLICKLOG_PREFIX_MAX = 8 + 5 + 10 + 10,
     CLICKLOG_RECORD_MAX = 65536,
 };
@@ -54,11 +54,12 @@ struct clicklog_reader;
 
 struct clicklog_config {
     const char *dir;
-    uint32_t partitions;    /* fixed when the directory is made; another value: ERR_INVALID */
-    uint64_t map_bytes;     /* address space, sparse */
-    uint64_t bytes_max;     /* our own limit: past it append answers ERR_FULL */
-    bool read_only;         /* another process reads or inspects */
-    bool no_sync;           /* tests and benchmarks of everything else; never by default */
+    uint32_t
+        partitions; /* fixed when the directory is made; another value: ERR_INVALID */
+    uint64_t map_bytes; /* address space, sparse */
+    uint64_t bytes_max; /* our own limit: past it append answers ERR_FULL */
+    bool read_only;     /* another process reads or inspects */
+    bool no_sync; /* tests and benchmarks of everything else; never by default */
 };
 
 /* One click to append. The first three are for the *received* counts. */
@@ -152,6 +153,7 @@ enum err clicklog_received_all(struct clicklog *log, int64_t until_us,
                                void *ctx, struct why *why);
 /* Forgets counts of hours of receipt before hour_us: they are stored elsewhere now.
  * For the appender's thread (or one that it asked). */
-enum err clicklog_received_drop(struct clicklog *log, int64_t hour_us, struct why *why);
+enum err clicklog_received_drop(struct clicklog *log, int64_t hour_us,
+                                struct why *why);
 
 #endif

@@ -20,7 +20,8 @@ enum err file_mkdirs(const char *path, struct why *why);
 /* Appends the file's bytes to out. */
 enum err file_read(const char *path, struct buf *out, struct why *why);
 /* Replaces path whole, durably. */
-enum err file_write(const char *path, const void *data, size_t size, struct why *why);
+enum err file_write(const char *path, const void *data, size_t size,
+                    struct why *why);
 /* write() until all is written. */
 enum err file_write_all(int fd, const void *data, size_t size, const char *path,
                         struct why *why);

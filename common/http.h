@@ -34,9 +34,9 @@ struct http_config {
     uint16_t port;
     unsigned threads;
     unsigned connections_max;
-    size_t body_max;          /* a request: 413 */
-    size_t in_flight_max;     /* bodies of all requests: 503, Retry-After: 1 */
-    int64_t request_us_max;   /* from its first byte to its last */
+    size_t body_max;        /* a request: 413 */
+    size_t in_flight_max;   /* bodies of all requests: 503, Retry-After: 1 */
+    int64_t request_us_max; /* from its first byte to its last */
     int64_t idle_us_max;
     /* Called when a request is whole. Must lead to one http_respond. */
     void (*handle)(void *ctx, struct http_request *request);
@@ -62,15 +62,16 @@ struct str http_query(const struct http_request *request, const char *name);
 struct str http_peer(const struct http_request *request);
 int64_t http_began_us(const struct http_request *request);
 /* A place for the handler's own data, and how to free it with the request. */
-void http_context_set(struct http_request *request, void *data, void (*drop)(void *));
+void http_context_set(struct http_request *request, void *data,
+                      void (*drop)(void *));
 void *http_context(const struct http_request *request);
 
 struct http_answer {
     int status;
     const char *content_type;
-    struct str body;           /* copied */
-    int retry_after_s;         /* 0: none */
-    const char *extra_name;    /* one more header, or NULL */
+    struct str body;        /* copied */
+    int retry_after_s;      /* 0: none */
+    const char *extra_name; /* one more header, or NULL */
     const char *extra_value;
 };
 

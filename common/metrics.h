@@ -19,10 +19,12 @@ enum { METRICS_MAX = 512 };
 
 /* labels is NULL or text such as reason="duplicate"; the same (name, labels) gives
  * the same metric. Never NULL: past METRICS_MAX it aborts. */
-struct metric *metric_counter(const char *name, const char *labels, const char *help);
+struct metric *metric_counter(const char *name, const char *labels,
+                              const char *help);
 struct metric *metric_gauge(const char *name, const char *labels, const char *help);
 /* Seconds; buckets 0.1 ms to 10 s. */
-struct metric *metric_histogram(const char *name, const char *labels, const char *help);
+struct metric *metric_histogram(const char *name, const char *labels,
+                                const char *help);
 
 void metric_add(struct metric *metric, int64_t n);
 void metric_set(struct metric *metric, int64_t value);

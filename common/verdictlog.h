@@ -30,21 +30,22 @@ struct verdictlog_block {
     uint32_t count;           /* 1..VERDICTLOG_BLOCK_MAX */
 };
 
-enum err verdictlog_open(struct verdictlog **out, const char *dir, uint64_t map_bytes,
-                         bool read_only, struct why *why);
+enum err verdictlog_open(struct verdictlog **out, const char *dir,
+                         uint64_t map_bytes, bool read_only, struct why *why);
 void verdictlog_close(struct verdictlog **log);
 /* All blocks in one transaction with one sync; durable on return. */
-enum err verdictlog_append(struct verdictlog *log, const struct verdictlog_block *blocks,
-                           size_t n, struct why *why);
+enum err verdictlog_append(struct verdictlog *log,
+                           const struct verdictlog_block *blocks, size_t n,
+                           struct why *why);
 /* Fills out[i] with the winning verdict of offset from + i, or 0 where none is recorded. */
 enum err verdictlog_read(struct verdictlog *log, uint32_t partition, uint64_t from,
                          size_t n, uint64_t *out, struct why *why);
 /* The highest epoch on record of partition (0: none) and the offset after the last
  * recorded verdict. */
-enum err verdictlog_last(struct verdictlog *log, uint32_t partition, uint64_t *epoch,
-                         uint64_t *next, struct why *why);
+enum err verdictlog_last(struct verdictlog *log, uint32_t partition,
+                         uint64_t *epoch, uint64_t *next, struct why *why);
 /* Removes whole blocks below offset. */
-enum err verdictlog_trim(struct verdictlog *log, uint32_t partition, uint64_t offset,
-                         struct why *why);
+enum err verdictlog_trim(struct verdictlog *log, uint32_t partition,
+                         uint64_t offset, struct why *why);
 
 #endif

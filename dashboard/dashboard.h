@@ -32,9 +32,9 @@ void dashboard_stop(struct dashboard **dashboard);
 /* The route table, for the API's documents and the test that walks it. */
 struct dashboard_route {
     const char *method;
-    const char *path;     /* with {id} */
-    uint32_t scope;       /* enum master_scope, 0: open to all */
-    bool of_campaign;     /* {id} is a campaign that the key must own */
+    const char *path; /* with {id} */
+    uint32_t scope;   /* enum master_scope, 0: open to all */
+    bool of_campaign; /* {id} is a campaign that the key must own */
     const char *summary;
 };
 extern const struct dashboard_route dashboard_routes[];

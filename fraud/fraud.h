@@ -50,8 +50,9 @@ void fraud_examine(const struct ruleset *set, const struct master *master,
 bool fraud_feeds(uint32_t reasons);
 /* The key of the id runs: XXH3 of account (u32 LE) and the 16 bytes of the event id. */
 uint64_t fraud_id_hash(uint32_t account, const uint8_t event_id[16]);
-struct verdict fraud_conclude(const struct ruleset *set, const struct master *master,
-                              uint32_t reasons, uint8_t flags);
+struct verdict fraud_conclude(const struct ruleset *set,
+                              const struct master *master, uint32_t reasons,
+                              uint8_t flags);
 
 /* Event ids of the last hour of receipt; exact up to 64-bit hashes. */
 struct fraud_ids;
@@ -62,12 +63,14 @@ bool fraud_ids_seen(struct fraud_ids *ids, uint64_t id_hash, int64_t received_us
 uint64_t fraud_ids_forgotten(const struct fraud_ids *ids);
 
 struct fraud_users;
-enum err fraud_users_open(struct fraud_users **out, size_t users_max, struct why *why);
+enum err fraud_users_open(struct fraud_users **out, size_t users_max,
+                          struct why *why);
 void fraud_users_close(struct fraud_users **users);
 /* REASON_BIT(double_click), REASON_BIT(repeat_click) or 0; then remembers the click.
  * For fed clicks only. */
-uint32_t fraud_users_seen(struct fraud_users *users, const struct ruleset_limits *limits,
-                          uint64_t user_key, int64_t event_ms);
+uint32_t fraud_users_seen(struct fraud_users *users,
+                          const struct ruleset_limits *limits, uint64_t user_key,
+                          int64_t event_ms);
 uint64_t fraud_users_forgotten(const struct fraud_users *users);
 
 struct fraud_addresses;
@@ -76,8 +79,8 @@ enum err fraud_addresses_open(struct fraud_addresses **out, size_t addresses_max
 void fraud_addresses_close(struct fraud_addresses **addresses);
 /* Bits of address_minute_rate and address_second_rate, or 0; then counts the click. */
 uint32_t fraud_addresses_seen(struct fraud_addresses *addresses,
-                              const struct ruleset_limits *limits, uint64_t address_key,
-                              int64_t event_ms);
+                              const struct ruleset_limits *limits,
+                              uint64_t address_key, int64_t event_ms);
 uint64_t fraud_addresses_forgotten(const struct fraud_addresses *addresses);
 
 /* The live state of one worker (all partitions it owns). */
@@ -88,8 +91,9 @@ void fraud_live_close(struct fraud_live **live);
 /* Judges the next click of a partition. started_us: when this owner's tables were empty; for
  * an hour of receipt after it verdicts that depend on state carry VERDICT_WARMING. */
 struct verdict fraud_live_judge(struct fraud_live *live, const struct ruleset *set,
-                                const struct master *master, const struct click *click,
-                                int64_t started_us, struct fraud_facts *facts);
+                                const struct master *master,
+                                const struct click *click, int64_t started_us,
+                                struct fraud_facts *facts);
 /* A click whose verdict is on record: only feeds the tables. */
 void fraud_live_replay(struct fraud_live *live, const struct ruleset *set,
                        const struct master *master, const struct click *click,

@@ -27,10 +27,11 @@ struct ruleset;
 struct ruleset_source;
 
 /* dir NULL or "": built-in rules only. data_dir holds rulesets/. */
-enum err ruleset_open(struct ruleset_source **out, const char *dir, const char *data_dir,
-                      struct why *why);
+enum err ruleset_open(struct ruleset_source **out, const char *dir,
+                      const char *data_dir, struct why *why);
 void ruleset_close(struct ruleset_source **source);
-enum err ruleset_poll(struct ruleset_source *source, bool *changed, struct why *why);
+enum err ruleset_poll(struct ruleset_source *source, bool *changed,
+                      struct why *why);
 const struct ruleset *ruleset_take(struct ruleset_source *source);
 void ruleset_drop(struct ruleset_source *source, const struct ruleset *set);
 
@@ -39,11 +40,11 @@ const uint8_t *ruleset_sha256(const struct ruleset *set); /* 32 bytes */
 
 /* Rule thresholds in force. */
 struct ruleset_limits {
-    int64_t double_click_ms;   /* 10 000 */
-    int64_t repeat_click_ms;   /* 3 600 000 */
+    int64_t double_click_ms;     /* 10 000 */
+    int64_t repeat_click_ms;     /* 3 600 000 */
     uint32_t address_minute_max; /* 100 */
     uint32_t address_second_max; /* 10 */
-    uint32_t shadow;           /* bits of reasons that are recorded, not applied */
+    uint32_t shadow; /* bits of reasons that are recorded, not applied */
 };
 const struct ruleset_limits *ruleset_limits(const struct ruleset *set);
 
@@ -55,6 +56,7 @@ struct agent_cache;
 enum { AGENT_CACHE_SLOTS = 65536 };
 struct agent_cache *agent_cache_new(void);
 void agent_cache_free(struct agent_cache **cache);
-int ruleset_agent(const struct ruleset *set, struct agent_cache *cache, struct str agent);
+int ruleset_agent(const struct ruleset *set, struct agent_cache *cache,
+                  struct str agent);
 
 #endif

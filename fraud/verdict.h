@@ -28,39 +28,51 @@ enum verdict_kind {
 };
 
 /* X(name, verdict, scope, class, feeds, text) */
-#define REASON_MAP(X)                                                                        \
-    X(none, BILLABLE, CLICK, NONE, 1, "genuine")                                             \
-    X(unknown_campaign, QUARANTINED, CLICK, NONE, 0, "no such campaign")                     \
-    X(foreign_campaign, QUARANTINED, CLICK, NONE, 0, "the key's account does not own the campaign") \
-    X(currency_mismatch, QUARANTINED, CLICK, NONE, 0, "the currency is not the campaign's")  \
-    X(duplicate, DUPLICATE, PARTITION, NONE, 0, "the same event id came before")             \
-    X(bad_signature, INVALID, CLICK, SIVT, 1, "the signature does not match")                \
-    X(test_traffic, INVALID, CLICK, GIVT, 0, "marked as a test")                             \
-    X(inactive_campaign, INVALID, CLICK, NONE, 1, "the campaign was not running")            \
-    X(prefetch, INVALID, CLICK, GIVT, 1, "fetched ahead by the browser, not clicked")        \
-    X(empty_agent, INVALID, CLICK, GIVT, 1, "no user agent")                                 \
-    X(non_browser_agent, INVALID, CLICK, GIVT, 1, "the user agent is no browser")            \
-    X(known_bot_agent, INVALID, CLICK, GIVT, 1, "the user agent is a known bot")             \
-    X(bad_address, INVALID, CLICK, GIVT, 1, "the address is known for invalid traffic")      \
-    X(data_centre, INVALID, CLICK, GIVT, 1, "the address is a data centre's")                \
-    X(honeypot, INVALID, CLICK, SIVT, 1, "an ad that no person can see")                     \
-    X(double_click, INVALID, PARTITION, GIVT, 1, "the same user on the same ad within 10 s") \
-    X(repeat_click, INVALID, PARTITION, SIVT, 1, "the same user on the same ad within 1 h")  \
-    X(address_minute_rate, INVALID, ALL, SIVT, 1, "over 100 clicks a minute from the address") \
-    X(address_second_rate, INVALID, ALL, SIVT, 1, "over 10 clicks a second from the address") \
-    X(before_impression, INVALID, CLICK, SIVT, 1, "clicked before the ad was shown")         \
-    X(too_fast, SUSPICIOUS, CLICK, SIVT, 1, "implausibly soon after the ad was shown")       \
-    X(country_mismatch, SUSPICIOUS, CLICK, SIVT, 1, "the address is not in the country claimed") \
-    X(score_high, INVALID, PARTITION, SIVT, 1, "the risk score is 0.7 or more")              \
-    X(score_medium, SUSPICIOUS, PARTITION, SIVT, 1, "the risk score is 0.3 to 0.7")          \
-    X(whole_day, INVALID, DAY, SIVT, 1, "a pattern over the whole day")                      \
+#define REASON_MAP(X)                                                             \
+    X(none, BILLABLE, CLICK, NONE, 1, "genuine")                                  \
+    X(unknown_campaign, QUARANTINED, CLICK, NONE, 0, "no such campaign")          \
+    X(foreign_campaign, QUARANTINED, CLICK, NONE, 0,                              \
+      "the key's account does not own the campaign")                              \
+    X(currency_mismatch, QUARANTINED, CLICK, NONE, 0,                             \
+      "the currency is not the campaign's")                                       \
+    X(duplicate, DUPLICATE, PARTITION, NONE, 0, "the same event id came before")  \
+    X(bad_signature, INVALID, CLICK, SIVT, 1, "the signature does not match")     \
+    X(test_traffic, INVALID, CLICK, GIVT, 0, "marked as a test")                  \
+    X(inactive_campaign, INVALID, CLICK, NONE, 1, "the campaign was not running") \
+    X(prefetch, INVALID, CLICK, GIVT, 1,                                          \
+      "fetched ahead by the browser, not clicked")                                \
+    X(empty_agent, INVALID, CLICK, GIVT, 1, "no user agent")                      \
+    X(non_browser_agent, INVALID, CLICK, GIVT, 1, "the user agent is no browser") \
+    X(known_bot_agent, INVALID, CLICK, GIVT, 1, "the user agent is a known bot")  \
+    X(bad_address, INVALID, CLICK, GIVT, 1,                                       \
+      "the address is known for invalid traffic")                                 \
+    X(data_centre, INVALID, CLICK, GIVT, 1, "the address is a data centre's")     \
+    X(honeypot, INVALID, CLICK, SIVT, 1, "an ad that no person can see")          \
+    X(double_click, INVALID, PARTITION, GIVT, 1,                                  \
+      "the same user on the same ad within 10 s")                                 \
+    X(repeat_click, INVALID, PARTITION, SIVT, 1,                                  \
+      "the same user on the same ad within 1 h")                                  \
+    X(address_minute_rate, INVALID, ALL, SIVT, 1,                                 \
+      "over 100 clicks a minute from the address")                                \
+    X(address_second_rate, INVALID, ALL, SIVT, 1,                                 \
+      "over 10 clicks a second from the address")                                 \
+    X(before_impression, INVALID, CLICK, SIVT, 1,                                 \
+      "clicked before the ad was shown")                                          \
+    X(too_fast, SUSPICIOUS, CLICK, SIVT, 1,                                       \
+      "implausibly soon after the ad was shown")                                  \
+    X(country_mismatch, SUSPICIOUS, CLICK, SIVT, 1,                               \
+      "the address is not in the country claimed")                                \
+    X(score_high, INVALID, PARTITION, SIVT, 1, "the risk score is 0.7 or more")   \
+    X(score_medium, SUSPICIOUS, PARTITION, SIVT, 1,                               \
+      "the risk score is 0.3 to 0.7")                                             \
+    X(whole_day, INVALID, DAY, SIVT, 1, "a pattern over the whole day")           \
     X(over_budget, OVER_BUDGET, DAY, NONE, 1, "the daily budget was spent")
 
 enum reason {
 #define X(name, verdict, scope, class, feeds, text) REASON_##name,
     REASON_MAP(X)
 #undef X
-    REASONS_N
+        REASONS_N
 };
 
 enum reason_scope { SCOPE_CLICK, SCOPE_PARTITION, SCOPE_ALL, SCOPE_DAY };
@@ -77,11 +89,13 @@ struct reason_info {
 
 #define REASON_BIT(name) (UINT32_C(1) << REASON_##name)
 
-enum { VERDICT_WARMING = 1 }; /* flag: live tables had forgotten, or were still cold */
+enum {
+    VERDICT_WARMING = 1
+}; /* flag: live tables had forgotten, or were still cold */
 
 struct verdict {
-    uint8_t kind;     /* enum verdict_kind */
-    uint8_t reason;   /* enum reason, the primary */
+    uint8_t kind;   /* enum verdict_kind */
+    uint8_t reason; /* enum reason, the primary */
     uint8_t flags;
     uint16_t score;   /* risk, 0..10000 for 0..1 */
     uint32_t reasons; /* bits of all that matched, shadow rules included */

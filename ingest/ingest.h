@@ -32,7 +32,7 @@ void ingest_stop(struct ingest **ingest);
 /* Work for the log's only writer; runs in the committer thread soon after. */
 struct ingest_trim {
     uint64_t below[CLICKLOG_PARTITIONS_MAX]; /* offsets; 0: nothing */
-    int64_t received_drop_us;                /* hours before it are stored; 0: nothing */
+    int64_t received_drop_us; /* hours before it are stored; 0: nothing */
 };
 void ingest_trim_request(struct ingest *ingest, const struct ingest_trim *trim);
 

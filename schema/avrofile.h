@@ -30,7 +30,8 @@ struct avrofile_meta {
 
 enum err avrofile_create(struct avrofile_writer **out, const char *path,
                          const char *schema_json, enum avrofile_codec codec,
-                         const struct avrofile_meta *meta, int meta_n, struct why *why);
+                         const struct avrofile_meta *meta, int meta_n,
+                         struct why *why);
 enum err avrofile_add(struct avrofile_writer *writer, const void *record, size_t n,
                       struct why *why);
 /* Bytes so far, the block in hand included unpacked. */
@@ -41,9 +42,11 @@ enum err avrofile_finish(struct avrofile_writer **writer, const char *path,
                          uint8_t sha256[32], struct why *why);
 void avrofile_abort(struct avrofile_writer **writer);
 
-enum err avrofile_open(struct avrofile_reader **out, const char *path, struct why *why);
+enum err avrofile_open(struct avrofile_reader **out, const char *path,
+                       struct why *why);
 struct str avrofile_schema(const struct avrofile_reader *reader);
-struct str avrofile_meta_get(const struct avrofile_reader *reader, const char *name);
+struct str avrofile_meta_get(const struct avrofile_reader *reader,
+                             const char *name);
 /* The next block, unpacked: its bytes (borrowed until the next call) and the number of
  * records in it. ERR_AGAIN at the end. */
 enum err avrofile_block(struct avrofile_reader *reader, struct str *bytes,

@@ -25,7 +25,11 @@
 
 #include "common/err.h"
 
-enum { MANIFEST_PARTITIONS_MAX = 256, MANIFEST_PATH_MAX = 128, MANIFEST_INCS_MAX = 4096 };
+enum {
+    MANIFEST_PARTITIONS_MAX = 256,
+    MANIFEST_PATH_MAX = 128,
+    MANIFEST_INCS_MAX = 4096
+};
 
 /* One listed file. path is relative to DIR. */
 struct manifest_file {
@@ -38,7 +42,8 @@ struct manifest_file {
 };
 
 struct manifest {
-    struct manifest_file *files; /* of all partitions, by (first_received_us, partition) */
+    struct manifest_file
+        *files; /* of all partitions, by (first_received_us, partition) */
     uint32_t files_n;
     uint32_t partitions;
     int64_t through_us; /* every click received before it is listed */
@@ -46,18 +51,18 @@ struct manifest {
 };
 
 /* Reads the manifests of dir; files with last_received_us >= since_us only. */
-enum err manifest_read(struct manifest *out, const char *dir,
-                               int64_t since_us, struct why *why);
+enum err manifest_read(struct manifest *out, const char *dir, int64_t since_us,
+                       struct why *why);
 void manifest_free(struct manifest *manifest);
 /* Asks the running archive to roll now, and waits until the manifests say through_us >=
  * until_us. ERR_AGAIN after timeout_us. */
 enum err manifest_roll_wait(const char *dir, int64_t until_us, int64_t timeout_us,
-                           struct why *why);
+                            struct why *why);
 
 /* The live verdicts beside a file: verdicts[i] of offset base + i, 0 where there is none.
  * ERR_NOTFOUND: not written yet. */
 enum err manifest_live_read(const char *dir, const struct manifest_file *file,
-                           uint64_t *verdicts, struct why *why);
+                            uint64_t *verdicts, struct why *why);
 
 struct manifest_writer;
 
@@ -68,8 +73,9 @@ enum err manifest_writer_open(struct manifest_writer **out, const char *dir,
                               char incs[MANIFEST_INCS_MAX], struct why *why);
 void manifest_writer_close(struct manifest_writer **writer);
 /* ERR_CONFLICT if file->base is not the expected next. Durable on return. */
-enum err manifest_add(struct manifest_writer *writer, const struct manifest_file *file,
-                      const char *incs, struct why *why);
+enum err manifest_add(struct manifest_writer *writer,
+                      const struct manifest_file *file, const char *incs,
+                      struct why *why);
 enum err manifest_through(struct manifest_writer *writer, int64_t received_us,
                           struct why *why);
 

@@ -42,7 +42,8 @@ struct master_key {
 
 struct master_rate { /* sorted by valid_from_ms */
     int64_t valid_from_ms;
-    int64_t micros; /* a click's price; MASTER_EVENT_PRICE: the event's, up to the cap */
+    int64_t
+        micros; /* a click's price; MASTER_EVENT_PRICE: the event's, up to the cap */
 };
 
 struct master_budget { /* sorted by valid_from_day */
@@ -60,13 +61,14 @@ struct master_status { /* sorted by valid_from_ms */
 
 struct master_campaign {
     struct str id;
-    uint32_t index;      /* 0..campaigns_n-1, this snapshot's */
+    uint32_t index; /* 0..campaigns_n-1, this snapshot's */
     uint32_t account;
     struct str advertiser;
     struct str currency; /* ISO 4217 */
     uint16_t zone_index; /* of master_zones */
     const struct zone *zone;
-    int64_t price_cap_micros; /* for event prices; also for a fixed rate: no effect */
+    int64_t
+        price_cap_micros; /* for event prices; also for a fixed rate: no effect */
     const struct master_rate *rates;
     const struct master_budget *budgets;
     const struct master_status *statuses;
@@ -95,15 +97,16 @@ const struct master *master_take(struct master_source *source);
 void master_drop(struct master_source *source, const struct master *master);
 /* A snapshot made in memory for tests and benchmarks; takes nothing. */
 struct master_source *master_fixed(const struct master_campaign *campaigns,
-                                   uint32_t campaigns_n, const struct master_key *keys,
-                                   uint32_t keys_n);
+                                   uint32_t campaigns_n,
+                                   const struct master_key *keys, uint32_t keys_n);
 
 /* NULL if unknown. One hash and one compare. */
 const struct master_campaign *master_campaign_find(const struct master *master,
                                                    struct str id);
 const struct master_key *master_key_find(const struct master *master,
                                          const uint8_t sha256[32]);
-bool master_campaign_active(const struct master_campaign *campaign, int64_t event_ms);
+bool master_campaign_active(const struct master_campaign *campaign,
+                            int64_t event_ms);
 /* The price of a click at event time: the campaign's rate, or the event's own price up to
  * the cap. A click before the first rate is priced by the first. */
 int64_t master_price(const struct master_campaign *campaign, int64_t event_ms,

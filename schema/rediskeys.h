@@ -23,6 +23,11 @@
  *                past 1,000 values of a dimension: VALUE = __other__
  * clicks counts billable and suspicious; flagged is the suspicious part of it; cost is
  * before daily budgets.
+ *
+ * Units    UTC milliseconds; expiry in seconds.
+ * Memory   Keys are written into the caller's array, without a terminator.
+ * Errors   None; a campaign's id has at most 64 bytes (asserted).
+ * Threads  Pure.
  */
 #ifndef SCHEMA_REDISKEYS_H
 #define SCHEMA_REDISKEYS_H
@@ -45,21 +50,30 @@ enum dimension {
     DIMENSIONS_N
 };
 
-#define WINDOW_NAMES     {"5m", "1h", "1d"}
+#define WINDOW_NAMES     \
+    {                    \
+        "5m", "1h", "1d" \
+    }
 #define DIMENSION_LETTERS "agcvndp"
-#define DIMENSION_NAMES \
-    {"ad_id", "ad_group_id", "creative_id", "variant_id", "country", "device_type", "publisher_id"}
+#define DIMENSION_NAMES                                                 \
+    {                                                                   \
+        "ad_id", "ad_group_id", "creative_id", "variant_id", "country", \
+            "device_type", "publisher_id"                               \
+    }
 
 /* Each writes a key and returns its length. */
 uint32_t rediskey_owner(char out[REDISKEY_MAX], uint32_t partition);
-uint32_t rediskey_row(char out[REDISKEY_MAX], uint32_t partition, uint32_t generation,
-                      enum window window, struct str campaign, int64_t start_ms);
-uint32_t rediskey_users(char out[REDISKEY_MAX], uint32_t partition, uint32_t generation,
-                        enum window window, struct str campaign, int64_t start_ms);
-uint32_t rediskey_live(char out[REDISKEY_MAX], uint32_t partition, uint32_t generation,
-                       struct str campaign);
+uint32_t rediskey_row(char out[REDISKEY_MAX], uint32_t partition,
+                      uint32_t generation, enum window window, struct str campaign,
+                      int64_t start_ms);
+uint32_t rediskey_users(char out[REDISKEY_MAX], uint32_t partition,
+                        uint32_t generation, enum window window,
+                        struct str campaign, int64_t start_ms);
+uint32_t rediskey_live(char out[REDISKEY_MAX], uint32_t partition,
+                       uint32_t generation, struct str campaign);
 /* The window's start that holds event_ms; zone matters for 1d only (and 1h in zones with
- * offsets of half or quarter hours: 1h windows start on the zone's full hours). */
+ * offsets of half or quarter hours: 1h windows start on the zone's full hours, and are cut
+ * where the zone moves its clock by less than an hour). zone NULL is UTC. */
 struct zone;
 int64_t window_start(enum window window, const struct zone *zone, int64_t event_ms);
 int64_t window_end(enum window window, const struct zone *zone, int64_t start_ms);

@@ -1,0 +1,236 @@
+#define _GNU_SOURCE /* flock */
+#include "deploy/stages.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/file.h"
+#include "common/log.h"
+#include "common/pg.h"
+#include "schema/migrate.h"
+
+enum { VERDICTS_MAP_GIB = 1024, NAP_US = 50000, CONNINFO_MAX = 1024 };
+
+enum err
+postgres_conninfo(const struct config *config, char *out, size_t size,
+                  struct why *why)
+{
+    struct buf secret = BUF_MAX(512);
+
+    if (config->postgres_password_file[0] == '\0') {
+        (void)snprintf(out, size, "%s", config->postgres_conninfo);
+        return ERR_OK;
+    }
+    enum err err = file_read(config->postgres_password_file, &secret, why);
+    if (err == ERR_OK) {
+        while (secret.n > 0 && (secret.p[secret.n - 1] == '\n'))
+            secret.n--;
+        (void)snprintf(out, size, "%s password='%.*s'", config->postgres_conninfo,
+                       (int)secret.n, (const char *)secret.p);
+    }
+    buf_free(&secret);
+    return err;
+}
+
+bool
+stages_sleep(struct stages *stages, int64_t us)
+{
+    int64_t until_us = clock_mono_us() + us;
+
+    while (!atomic_load(&stages->stop) && clock_mono_us() < until_us)
+        clock_sleep_us(NAP_US);
+    return !atomic_load(&stages->stop);
+}
+
+/* One process a data directory: held as long as the process lives, so that a crash
+ * leaves nothing to clean up. */
+static enum err
+pid_hold(struct stages *stages, struct why *why)
+{
+    char path[FILE_PATH_MAX], text[32];
+    const char *dir = stages->config->data_dir;
+    bool writes = (stages->which & (STAGE_INGEST | STAGE_ARCHIVE)) != 0;
+
+    (void)snprintf(path, sizeof(path), "%s/%s", dir,
+                   writes ? "run.pid" : "read.pid");
+    stages->pid_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+    if (stages->pid_fd < 0)
+        return err_set(why, ERR_FATAL, "%s: %s", path, strerror(errno));
+    if (writes && flock(stages->pid_fd, LOCK_EX | LOCK_NB) != 0)
+        return err_set(why, ERR_CONFLICT,
+                       "another clickledger runs on %s (its process id is in %s)",
+                       dir, path);
+    int n = snprintf(text, sizeof(text), "%d\n", (int)getpid());
+    if (ftruncate(stages->pid_fd, 0) != 0)
+        return err_set(why, ERR_FATAL, "%s: %s", path, strerror(errno));
+    return file_write_all(stages->pid_fd, text, (size_t)n, path, why);
+}
+
+/* A database that is away is no reason not to accept clicks, as long as a copy of the
+ * master data says whose they are. */
+static enum err
+database_prepare(const char *conninfo, struct why *why)
+{
+    struct pg *pg = NULL;
+    int applied = 0;
+    enum err err = pg_open(&pg, conninfo, why);
+
+    if (err == ERR_OK)
+        err = migrate(pg, &applied, why);
+    if (err == ERR_OK && applied > 0)
+        log_event(LOG_INFO, "migrated", LOG_NUMBER("applied", applied));
+    pg_close(&pg);
+    if (err == ERR_AGAIN) {
+        log_event(
+            LOG_WARN, "postgres_away", LOG_TEXT("why", why->text),
+            LOG_TEXT("effect", "billing waits; master data comes from the copy"));
+        return ERR_OK;
+    }
+    return err;
+}
+
+static enum err
+logs_open(struct stages *stages, struct why *why)
+{
+    const struct config *config = stages->config;
+    char path[FILE_PATH_MAX];
+    enum err err;
+
+    (void)snprintf(path, sizeof(path), "%s/log", config->data_dir);
+    const struct clicklog_config cfg = {
+        .dir = path,
+        .partitions = (uint32_t)config->clicklog_partitions,
+        .map_bytes = (uint64_t)config->clicklog_map_bytes,
+        .bytes_max = (uint64_t)config->clicklog_bytes_max,
+        .read_only = (stages->which & STAGE_INGEST) == 0,
+        .no_sync = config->clicklog_no_sync != 0,
+    };
+    err = clicklog_open(&stages->log, &cfg, why);
+    if (err != ERR_OK)
+        return err;
+    (void)snprintf(path, sizeof(path), "%s/verdicts", config->data_dir);
+    return verdictlog_open(&stages->verdicts, path,
+                           (uint64_t)VERDICTS_MAP_GIB << 30,
+                           (stages->which & STAGE_AGGREGATE) == 0, why);
+}
+
+static enum err
+data_open(struct stages *stages, struct why *why)
+{
+    const struct config *config = stages->config;
+    char conninfo[CONNINFO_MAX];
+    enum err err = postgres_conninfo(config, conninfo, sizeof(conninfo), why);
+
+    if (err == ERR_OK)
+        err = database_prepare(conninfo, why);
+    if (err == ERR_OK)
+        err = master_open(&stages->master, config->data_dir, conninfo, why);
+    if (err == ERR_OK)
+        err = ruleset_open(&stages->rules, config->fraud_ruleset_dir,
+                           config->data_dir, why);
+    if (err == ERR_OK && (stages->which & (STAGE_ALL & ~STAGE_DASHBOARD)) != 0)
+        err = logs_open(stages, why);
+    return err;
+}
+
+static enum err
+path_start(struct stages *stages, struct why *why)
+{
+    const struct config *config = stages->config;
+    enum err err = ERR_OK;
+
+    if ((stages->which & STAGE_ARCHIVE) != 0)
+        err = archive_start(&stages->archive, config, stages->archive_dir,
+                            stages->log, stages->verdicts, why);
+    if (err == ERR_OK && (stages->which & STAGE_AGGREGATE) != 0) {
+        const struct aggregate_deps deps = {
+            .log = stages->log,
+            .verdicts = stages->verdicts,
+            .master = stages->master,
+            .rules = stages->rules,
+            .archive_dir = stages->archive_dir,
+        };
+        err = aggregate_start(&stages->aggregate, config, &deps, why);
+    }
+    if (err == ERR_OK && (stages->which & STAGE_INGEST) != 0)
+        err =
+            ingest_start(&stages->ingest, config, stages->log, stages->master, why);
+    if (err == ERR_OK && (stages->which & STAGE_DASHBOARD) != 0)
+        err = dashboard_start(&stages->dashboard, config, stages->master, why);
+    return err;
+}
+
+static enum err
+threads_start(struct stages *stages, struct why *why)
+{
+    if (pthread_create(&stages->keeper, NULL, stages_keeper, stages) != 0)
+        return err_set(why, ERR_FATAL, "run: cannot start the keeper thread");
+    stages->keeper_runs = true;
+    if ((stages->which & STAGE_SCHEDULER) == 0 ||
+        stages->config->billing_schedule == 0)
+        return ERR_OK;
+    if (pthread_create(&stages->scheduler, NULL, stages_scheduler, stages) != 0)
+        return err_set(why, ERR_FATAL, "run: cannot start the scheduler thread");
+    stages->scheduler_runs = true;
+    return ERR_OK;
+}
+
+enum err
+stages_start(struct stages *stages, const struct config *config, unsigned which,
+             struct why *why)
+{
+    assert(stages != NULL);
+    assert(which != 0);
+    *stages = (struct stages){.config = config, .which = which, .pid_fd = -1};
+    (void)snprintf(stages->archive_dir, sizeof(stages->archive_dir), "%s/archive",
+                   config->data_dir);
+    (void)snprintf(stages->judge_dir, sizeof(stages->judge_dir), "%s/judge",
+                   config->data_dir);
+    enum err err = file_mkdirs(config->data_dir, why);
+    if (err == ERR_OK)
+        err = pid_hold(stages, why);
+    if (err == ERR_OK)
+        err = data_open(stages, why);
+    if (err == ERR_OK)
+        err = path_start(stages, why);
+    if (err == ERR_OK)
+        err = threads_start(stages, why);
+    if (err != ERR_OK)
+        stages_stop(stages);
+    return err;
+}
+
+void
+stages_stop(struct stages *stages)
+{
+    assert(stages != NULL);
+    atomic_store(&stages->stop, true);
+    if (stages->scheduler_runs)
+        (void)pthread_join(stages->scheduler, NULL);
+    if (stages->keeper_runs)
+        (void)pthread_join(stages->keeper, NULL);
+    stages->scheduler_runs = stages->keeper_runs = false;
+    if (stages->ingest != NULL)
+        ingest_stop(&stages->ingest);
+    if (stages->aggregate != NULL)
+        aggregate_stop(&stages->aggregate);
+    if (stages->archive != NULL)
+        archive_stop(&stages->archive);
+    if (stages->dashboard != NULL)
+        dashboard_stop(&stages->dashboard);
+    verdictlog_close(&stages->verdicts);
+    clicklog_close(&stages->log);
+    if (stages->rules != NULL)
+        ruleset_close(&stages->rules);
+    if (stages->master != NULL)
+        master_close(&stages->master);
+    if (stages->pid_fd >= 0)
+        (void)close(stages->pid_fd);
+    stages->pid_fd = -1;
+}
