@@ -97,44 +97,52 @@ complain(cyaml_log_t level, void *ctx, const char *fmt, va_list ap)
     }
 }
 
-static enum err
-syntax_error(const char *path, const struct complaint *complaint, struct why *why)
-{
-    const char *unknown = "Unexpected key: ";
-    bool section = complaint->section[0] != '\0';
-
-    if (strncmp(complaint->what, unknown, strlen(unknown)) == 0)
-        return err_set(
-            why, ERR_INVALID,
-            "%s line %d: unknown key %s%s%s; `clickledger config show` lists all",
-            path, complaint->line, complaint->section, section ? "." : "",
-            complaint->what + strlen(unknown));
-    return err_set(why, ERR_INVALID, "%s line %d: %s%s%s%s", path, complaint->line,
-                   complaint->what, section ? " (in " : "", complaint->section,
-                   section ? ")" : "");
-}
-
-/* The line of a key, for keys written in the usual way, a line each; else 0. libcyaml
- * gives lines only for what it refuses itself. */
+/* The line of a key, for keys written in the usual way, a line each; else 0. section
+ * is "" for a section itself. libcyaml gives a line only for what it refuses, and then
+ * sometimes that of what stands before. */
 static int
-line_of(const char *text, const struct config_key *key)
+line_of(const char *text, const char *section, const char *name)
 {
-    size_t section_n = strlen(key->section), name_n = strlen(key->name);
+    size_t section_n = strlen(section), name_n = strlen(name);
     bool inside = false;
 
     for (int line = 1; *text != '\0'; line++) {
         const char *word = text + strspn(text, " \"'");
+        bool outer = word == text;
+        bool named =
+            strncmp(word, name, name_n) == 0 && strspn(word + name_n, " \"':") > 0;
 
-        if (word == text && *text != '#' && *text != '\n' && *text != '\r')
-            inside = strncmp(text, key->section, section_n) == 0 &&
-                     text[section_n] == ':';
-        else if (inside && strncmp(word, key->name, name_n) == 0 &&
-                 strspn(word + name_n, " \"':") > 0)
+        if (named && (section_n == 0 ? outer : inside && !outer))
             return line;
+        if (outer && *text != '#' && *text != '\n' && *text != '\r')
+            inside =
+                strncmp(text, section, section_n) == 0 && text[section_n] == ':';
         text += strcspn(text, "\n");
         text += *text == '\n';
     }
     return 0;
+}
+
+static enum err
+syntax_error(const char *path, const char *text, struct complaint *complaint,
+             struct why *why)
+{
+    static const char unknown[] = "Unexpected key: ";
+    const char *section = complaint->section;
+    const char *name = complaint->what + sizeof(unknown) - 1;
+    int line;
+
+    if (strncmp(complaint->what, unknown, sizeof(unknown) - 1) != 0)
+        return err_set(why, ERR_INVALID, "%s line %d: %s%s%s%s", path,
+                       complaint->line, complaint->what,
+                       section[0] == '\0' ? "" : " (in ", section,
+                       section[0] == '\0' ? "" : ")");
+    line = line_of(text, section, name);
+    return err_set(
+        why, ERR_INVALID,
+        "%s line %d: unknown key %s%s%s; `clickledger config show` lists all", path,
+        line > 0 ? line : complaint->line, section, section[0] == '\0' ? "" : ".",
+        name);
 }
 
 static enum err
@@ -149,7 +157,8 @@ texts_set(struct config *config, const struct file_texts *texts, const char *pat
         if (section == NULL || section->value[i] == NULL)
             continue;
 
-        const struct config_origin origin = {path, line_of(text, &config_keys[i])};
+        const struct config_origin origin = {
+            path, line_of(text, config_keys[i].section, config_keys[i].name)};
         enum err err = config_key_set(config, &config_keys[i], section->value[i],
                                       &origin, why);
         if (err != ERR_OK)
@@ -182,7 +191,7 @@ yaml_set(struct config *config, const char *path, const struct buf *text,
         (void)snprintf(complaint.what, sizeof(complaint.what), "%s",
                        cyaml_strerror(rc));
     if (rc != CYAML_OK)
-        return syntax_error(path, &complaint, why);
+        return syntax_error(path, (const char *)text->p, &complaint, why);
     if (texts == NULL) /* nothing in it */
         return ERR_OK;
     err = texts_set(config, texts, path, (const char *)text->p, why);
