@@ -4,8 +4,11 @@
  * snappy (with its CRC-32) or zstandard. The writer makes PATH.tmp; finishing syncs,
  * renames and syncs the folder.
  *
+ * Units    Bytes. A block holds at most AVROFILE_BLOCK_MAX unpacked, a record
+ *          AVROFILE_RECORD_MAX, a header AVROFILE_HEADER_MAX.
  * Memory   One block each, twice (raw and packed).
- * Errors   ERR_FULL disk full, ERR_CORRUPT (magic, sync marker, CRC, lengths), ERR_FATAL.
+ * Errors   ERR_FULL disk full, ERR_CORRUPT (magic, codec, sync marker, CRC, lengths),
+ *          ERR_NOTFOUND no such file, ERR_INVALID a record or path too long, ERR_FATAL.
  * Threads  None.
  * Source   Apache Avro 1.11 specification, "Object Container Files".
  */
@@ -17,6 +20,14 @@
 
 #include "common/err.h"
 #include "common/str.h"
+
+enum {
+    AVROFILE_BLOCK_SIZE = 65536, /* at which the writer closes a block */
+    AVROFILE_BLOCK_MAX = 16777216,
+    AVROFILE_RECORD_MAX = 1048576,
+    AVROFILE_HEADER_MAX = 2097152,
+    AVRO_LONG_SIZE_MAX = 10,
+};
 
 enum avrofile_codec { AVROFILE_NULL, AVROFILE_SNAPPY, AVROFILE_ZSTD };
 
