@@ -13,8 +13,10 @@
  *
  * Units    Bytes, microseconds.
  * Threads  http_start makes its own; the handler is called on them.
- * Source   libmicrohttpd 0.9.75: poll threads (its internal epoll stalls at 128 ready
- *          connections), inactivity time-out only (so our own deadline).
+ * Source   libmicrohttpd 0.9.75: its internal epoll threads stall at 128 ready
+ *          connections, so our own loops drive its epoll descriptor; its time-out is for
+ *          inactivity only, so our own deadlines; header bytes and malformed requests are
+ *          refused by itself, with a page of its own.
  */
 #ifndef COMMON_HTTP_H
 #define COMMON_HTTP_H
@@ -47,6 +49,13 @@ enum err http_start(struct http_server **out, const struct http_config *cfg,
                     struct why *why);
 /* The port it listens on. */
 uint16_t http_port(const struct http_server *server);
+
+struct http_stats {
+    unsigned connections;
+    unsigned requests; /* from their first line to the end of their answer */
+    size_t in_flight_bytes;
+};
+void http_stats_get(const struct http_server *server, struct http_stats *out);
 /* Accepts no new connection; requests in flight go on. */
 void http_quiesce(struct http_server *server);
 /* Quiesces, waits for every request's answer, closes. */
@@ -60,6 +69,7 @@ struct str http_header(const struct http_request *request, const char *name);
 struct str http_query(const struct http_request *request, const char *name);
 /* The peer's address: 4 or 16 bytes. */
 struct str http_peer(const struct http_request *request);
+/* By clock_mono_us. */
 int64_t http_began_us(const struct http_request *request);
 /* A place for the handler's own data, and how to free it with the request. */
 void http_context_set(struct http_request *request, void *data,
@@ -81,5 +91,7 @@ void http_respond(struct http_request *request, const struct http_answer *answer
  * or further members as JSON text such as "\"field\":\"x\"". */
 void http_problem(struct http_request *request, int status, const char *code,
                   const char *detail, const char *extra_json, int retry_after_s);
+/* 405 with the header Allow, as "GET, HEAD". */
+void http_method_refuse(struct http_request *request, const char *allowed);
 
 #endif
