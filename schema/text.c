@@ -9,13 +9,16 @@ enum { UUID_TEXT = UUID_TEXT_SIZE - 1, V6_GROUPS = 8, DATE_TEXT = 10 };
 
 /* ---- UUID ---- */
 
-/* A hex digit's value, 0xF0 for all other bytes. */
+/* A hex digit's value with the flag HEX; 0 for all other bytes. */
+enum { HEX = 16 };
+
 static const uint8_t hex_value[256] = {
-    [0 ... 255] = 0xF0, ['0'] = 0,  ['1'] = 1,  ['2'] = 2,  ['3'] = 3,  ['4'] = 4,
-    ['5'] = 5,          ['6'] = 6,  ['7'] = 7,  ['8'] = 8,  ['9'] = 9,  ['a'] = 10,
-    ['b'] = 11,         ['c'] = 12, ['d'] = 13, ['e'] = 14, ['f'] = 15, ['A'] = 10,
-    ['B'] = 11,         ['C'] = 12, ['D'] = 13, ['E'] = 14, ['F'] = 15,
-};
+    ['0'] = HEX | 0,  ['1'] = HEX | 1,  ['2'] = HEX | 2,  ['3'] = HEX | 3,
+    ['4'] = HEX | 4,  ['5'] = HEX | 5,  ['6'] = HEX | 6,  ['7'] = HEX | 7,
+    ['8'] = HEX | 8,  ['9'] = HEX | 9,  ['a'] = HEX | 10, ['b'] = HEX | 11,
+    ['c'] = HEX | 12, ['d'] = HEX | 13, ['e'] = HEX | 14, ['f'] = HEX | 15,
+    ['A'] = HEX | 10, ['B'] = HEX | 11, ['C'] = HEX | 12, ['D'] = HEX | 13,
+    ['E'] = HEX | 14, ['F'] = HEX | 15};
 
 bool
 uuid_parse(struct str text, uint8_t out[16])
@@ -23,7 +26,7 @@ uuid_parse(struct str text, uint8_t out[16])
     static const uint8_t at[16] = {0,  2,  4,  6,  9,  11, 14, 16,
                                    19, 21, 24, 26, 28, 30, 32, 34};
     const uint8_t *p = (const uint8_t *)text.p;
-    uint8_t id[16], bad = 0, any = 0;
+    uint8_t id[16], good = HEX, any = 0;
 
     if (text.n != UUID_TEXT || p[8] != '-' || p[13] != '-' || p[18] != '-' ||
         p[23] != '-')
@@ -31,11 +34,11 @@ uuid_parse(struct str text, uint8_t out[16])
     for (int i = 0; i < 16; i++) {
         uint8_t high = hex_value[p[at[i]]], low = hex_value[p[at[i] + 1]];
 
-        id[i] = (uint8_t)(high << 4 | low);
-        bad |= high | low;
+        id[i] = (uint8_t)(high << 4 | (low & 15));
+        good &= (uint8_t)(high & low);
         any |= id[i];
     }
-    if (bad > 15 || any == 0)
+    if (good != HEX || any == 0)
         return false;
     memcpy(out, id, sizeof(id));
     return true;
@@ -85,10 +88,10 @@ group_parse(const char *p, const char *end, uint16_t *out)
     const char *from = p;
     unsigned value = 0;
 
-    while (p < end && hex_value[(uint8_t)*p] <= 15) {
+    while (p < end && hex_value[(uint8_t)*p] != 0) {
         if (p - from == 4)
             return NULL;
-        value = value << 4 | hex_value[(uint8_t)*p++];
+        value = value << 4 | (hex_value[(uint8_t)*p++] & 15U);
     }
     *out = (uint16_t)value;
     return p == from ? NULL : p;
