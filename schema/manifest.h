@@ -6,16 +6,22 @@
  *   DIR/manifest/p07.log    one line a file, appended and synced after the file's rename:
  *       file path base last first_received_us last_received_us clicks bytes sha256 incs crc
  *     or, when a partition was quiet: `through received_us crc` (nothing more before it)
- *     incs: INCARNATION:LASTSEQ,... (hex:decimal) - L per incarnation after this file
- *     crc: XXH3 of the line before it, hex
+ *     incs: INCARNATION:LASTSEQ,... (hex:decimal) - L per incarnation after this file; `-`
+ *     if there is none
+ *     crc: XXH3 of the line up to the blank before it, 16 hex digits
  *
  * An unlisted file does not exist; a line that does not follow the one before (base =
- * last + 1) cannot be listed; a torn last line is ignored by readers, cut by the writer.
+ * last + 1, the first 0; nothing received before an earlier `through`) cannot be listed.
+ * A last line without its end, or with zeros in it, was torn by a power cut: readers
+ * ignore it, the writer cuts it. Any other line that does not match its crc is damage.
+ * The lists of all partitions are made (empty) when an archive starts, so that
+ * through_us, the least of them, never speaks for a partition that is not there yet.
  *
- * Units    Offsets; microseconds of receipt.
+ * Units    Offsets; microseconds of receipt. A list has at most MANIFEST_BYTES_MAX bytes.
  * Memory   A manifest read is one array, freed by manifest_free.
- * Errors   ERR_CORRUPT names the file and line.
- * Threads  One writer a partition; readers any, any process.
+ * Errors   ERR_CORRUPT names the file and line; ERR_CONFLICT another writer has the list,
+ *          or a line that does not follow; ERR_FULL the disk.
+ * Threads  One writer a partition (held by flock); readers any, any process.
  */
 #ifndef SCHEMA_MANIFEST_H
 #define SCHEMA_MANIFEST_H
@@ -28,7 +34,8 @@
 enum {
     MANIFEST_PARTITIONS_MAX = 256,
     MANIFEST_PATH_MAX = 128,
-    MANIFEST_INCS_MAX = 4096
+    MANIFEST_INCS_MAX = 4096,
+    MANIFEST_BYTES_MAX = 1 << 30
 };
 
 /* One listed file. path is relative to DIR. */
