@@ -1,12 +1,16 @@
 /* common/pg.h - PostgreSQL: the only user of libpq.
  *
  * One struct pg is one connection; it reconnects by itself at the next call after an
- * error, never inside a transaction. Parameters and results are text.
+ * error, never inside a transaction: until pg_rollback (or a failed pg_commit) every call is
+ * then ERR_AGAIN. Parameters and results are text; times are UTC, dates ISO, whatever the
+ * server's settings.
  *
  * Memory   A result is the caller's, freed by pg_result_free.
  * Errors   ERR_AGAIN: server away, shut down, serialisation failure, lost connection;
- *          ERR_CONFLICT: unique, exclusion or check violation, or RAISE from our SQL;
- *          ERR_FATAL: the rest. why holds the server's primary message.
+ *          ERR_CONFLICT: unique, exclusion, foreign key or check violation, or RAISE from
+ *          our SQL; ERR_FULL: its disk; ERR_FATAL: the rest, also pg_commit of a
+ *          transaction in which a statement had failed. why holds the server's primary
+ *          message. ERR_AGAIN of pg_commit leaves open whether it happened: look.
  * Threads  None: one connection, one thread.
  */
 #ifndef COMMON_PG_H

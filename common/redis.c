@@ -271,12 +271,18 @@ static const struct {
 static enum err
 error_reply(const redisReply *reply, struct why *why)
 {
+    static const char generic[] = "ERR ";
     enum err code = ERR_FATAL;
-    size_t word = strcspn(reply->str, " ");
+    const char *name = reply->str;
+    size_t word;
 
+    /* Redis 7 puts it before a script's error of one word. */
+    if (strncmp(name, generic, sizeof(generic) - 1) == 0)
+        name += sizeof(generic) - 1;
+    word = strcspn(name, " ");
     for (size_t i = 0; i < sizeof(error_codes) / sizeof(error_codes[0]); i++)
         if (strlen(error_codes[i].prefix) == word &&
-            memcmp(error_codes[i].prefix, reply->str, word) == 0)
+            memcmp(error_codes[i].prefix, name, word) == 0)
             code = error_codes[i].code;
     return err_set(why, code, "redis: %s", reply->str);
 }
