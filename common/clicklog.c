@@ -1,0 +1,509 @@
+#include "common/clicklog_impl.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/file.h"
+#include "common/hash.h"
+
+enum {
+    FORMAT = 1,
+    NODE_BYTES_MAX = 2000, /* larger values get pages of their own */
+    PAGE_BYTES = 4096,
+    PAGE_HEADER = 16,
+    WAIT_POLL_US = 20000, /* another process commits: look this often */
+    COMMIT_SLACK = 1 << 20,
+};
+
+/* meta "format": fixed when the directory is made. */
+struct format {
+    uint32_t format;
+    uint32_t partitions;
+    uint64_t spool_id;
+};
+
+/* meta "i" + ordinal: one incarnation; its last seq in a partition is what the next
+ * incarnation's start says, less its own, less one. */
+struct incarnation {
+    uint64_t incarnation;
+    uint64_t closed; /* 1: counts are final, the closing record */
+    uint64_t start[CLICKLOG_PARTITIONS_MAX];
+};
+
+static_assert(sizeof(struct block_header) == 48, "no padding: it is hashed");
+static_assert(sizeof(struct received_header) == 24, "no padding");
+static_assert(sizeof(struct format) == 16, "no padding");
+
+static MDB_val
+val(const void *data, size_t n)
+{
+    union {
+        const void *in;
+        void *out;
+    } alias = {data}; /* LMDB does not write through what mdb_put is given */
+
+    return (MDB_val){n, alias.out};
+}
+
+static size_t
+state_size(const struct clicklog *log)
+{
+    return offsetof(struct state, next) + log->partitions * sizeof(uint64_t);
+}
+
+uint64_t
+value_cost(size_t key, size_t value)
+{
+    if (value <= NODE_BYTES_MAX)
+        return key + value + 8;
+    return (value + PAGE_HEADER + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+}
+
+enum err
+state_read(struct clicklog *log, MDB_txn *txn, struct state *out, struct why *why)
+{
+    MDB_val key = val("state", 5), value;
+    int rc = mdb_get(txn, log->env.tables[TABLE_META], &key, &value);
+
+    *out = (struct state){0};
+    if (rc == MDB_NOTFOUND)
+        return ERR_OK; /* made, and nothing appended yet */
+    if (rc != 0)
+        return lmdbenv_error(rc, "cannot read state", log->env.dir, why);
+    if (value.mv_size != state_size(log))
+        return err_set(why, ERR_CORRUPT, "%s: state has %zu bytes, not %zu",
+                       log->env.dir, value.mv_size, state_size(log));
+    memcpy(out, value.mv_data, value.mv_size);
+    return ERR_OK;
+}
+
+enum err
+change_error(struct clicklog *log, int rc, const char *doing, struct why *why)
+{
+    enum err err = lmdbenv_error(rc, doing, log->env.dir, why);
+
+    /* Full and out of memory leave the old state whole; anything else is not ours to
+     * judge while the environment is open. */
+    if (err == ERR_OK || err == ERR_FULL || err == ERR_NOMEM || err == ERR_AGAIN)
+        return err;
+    log->broken = true;
+    (void)pthread_mutex_lock(&log->mutex);
+    log->stats.broken = true;
+    (void)pthread_mutex_unlock(&log->mutex);
+    return err;
+}
+
+enum err
+change_begin(struct clicklog *log, struct change *change, struct why *why)
+{
+    int rc;
+
+    assert(!log->read_only);
+    if (log->broken)
+        return err_set(
+            why, ERR_FATAL,
+            "%s: an earlier write failed and the state on disk is unknown: "
+            "restart to open the log anew",
+            log->env.dir);
+    rc = mdb_txn_begin(log->env.env, NULL, 0, &change->txn);
+    change->state = log->state;
+    change->fold = log->fold;
+    return change_error(log, rc, "cannot begin to write", why);
+}
+
+void
+change_abort(struct change *change)
+{
+    mdb_txn_abort(change->txn);
+    change->txn = NULL;
+}
+
+static void
+change_publish(struct clicklog *log, const struct change *change)
+{
+    log->state = change->state;
+    log->fold = change->fold;
+    (void)pthread_mutex_lock(&log->mutex);
+    log->stats.bytes_used = log->state.bytes_used;
+    log->stats.groups = log->state.groups;
+    log->stats.records = log->state.records;
+    log->stats.floor_us = log->state.floor_us;
+    log->generation++;
+    (void)pthread_cond_broadcast(&log->changed);
+    (void)pthread_mutex_unlock(&log->mutex);
+}
+
+enum err
+change_commit(struct clicklog *log, struct change *change, struct why *why)
+{
+    MDB_val key = val("state", 5), value = val(&change->state, state_size(log));
+    uint64_t grown = change->state.bytes_used > log->state.bytes_used
+                         ? change->state.bytes_used - log->state.bytes_used
+                         : 0;
+    int rc = mdb_put(change->txn, log->env.tables[TABLE_META], &key, &value, 0);
+
+    if (rc != 0) {
+        change_abort(change);
+        return change_error(log, rc, "cannot write state", why);
+    }
+    rc = mdb_txn_commit(change->txn);
+    change->txn = NULL;
+    /* A full disk cuts a write short, and LMDB calls that EIO. Either way the old meta
+     * page stands and the pages of this transaction are free. */
+    if (rc == EIO && lmdbenv_disk_is_full(&log->env, grown + COMMIT_SLACK))
+        rc = ENOSPC;
+    if (rc != 0)
+        return change_error(log, rc, "cannot commit", why);
+    change_publish(log, change);
+    return ERR_OK;
+}
+
+static enum err
+lock_refused(int fd, const char *path, struct why *why)
+{
+    char pid[24] = {0};
+    ssize_t n = pread(fd, pid, sizeof(pid) - 1, 0);
+
+    if (n > 0 && pid[n - 1] == '\n')
+        pid[n - 1] = '\0';
+    return err_set(
+        why, ERR_CONFLICT,
+        "%s is held by process %s: only one process may write the click log", path,
+        n > 0 ? pid : "(unknown)");
+}
+
+/* Held until the descriptor closes, so a killed holder lets go by itself. */
+static enum err
+lock_take(struct clicklog *log, const char *dir, struct why *why)
+{
+    char path[FILE_PATH_MAX + 16], pid[24];
+    int fd, n;
+
+    (void)snprintf(path, sizeof(path), "%s/writer.lock", dir);
+    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+    if (fd < 0)
+        return lmdbenv_error(errno, "cannot open writer.lock", dir, why);
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        enum err err =
+            errno == EWOULDBLOCK
+                ? lock_refused(fd, path, why)
+                : lmdbenv_error(errno, "cannot lock writer.lock", dir, why);
+        (void)close(fd);
+        return err;
+    }
+    n = snprintf(pid, sizeof(pid), "%ld\n", (long)getpid());
+    /* The number is for people: without it (a full disk) the lock holds all the same. */
+    if (ftruncate(fd, 0) == 0 && pwrite(fd, pid, (size_t)n, 0) != n)
+        (void)ftruncate(fd, 0);
+    log->lock_fd = fd;
+    return ERR_OK;
+}
+
+static enum err
+format_check(struct clicklog *log, const MDB_val *value, uint32_t partitions,
+             struct why *why)
+{
+    struct format format;
+
+    if (value->mv_size != sizeof(format))
+        return err_set(why, ERR_CORRUPT, "%s: format is damaged", log->env.dir);
+    memcpy(&format, value->mv_data, sizeof(format));
+    if (format.format != FORMAT)
+        return err_set(why, ERR_INVALID, "%s: format %u, this program reads %d",
+                       log->env.dir, format.format, FORMAT);
+    if (format.partitions < 1 || format.partitions > CLICKLOG_PARTITIONS_MAX)
+        return err_set(why, ERR_CORRUPT, "%s: format names %u partitions",
+                       log->env.dir, format.partitions);
+    if (partitions != 0 && partitions != format.partitions)
+        return err_set(
+            why, ERR_INVALID,
+            "clicklog.partitions is %u, but %s was made with %u: it is fixed "
+            "when the directory is made",
+            partitions, log->env.dir, format.partitions);
+    log->partitions = format.partitions;
+    log->spool_id = format.spool_id;
+    return ERR_OK;
+}
+
+static enum err
+format_load(struct clicklog *log, MDB_txn *txn, const struct clicklog_config *cfg,
+            struct why *why)
+{
+    MDB_dbi meta = log->env.tables[TABLE_META];
+    MDB_val key = val("format", 6), value;
+    struct format format = {FORMAT, cfg->partitions, 0};
+    int rc = mdb_get(txn, meta, &key, &value);
+
+    if (rc == 0)
+        return format_check(log, &value, cfg->partitions, why);
+    if (rc != MDB_NOTFOUND)
+        return lmdbenv_error(rc, "cannot read format", cfg->dir, why);
+    if (cfg->read_only)
+        return err_set(why, ERR_NOTFOUND, "%s: nothing has been written here",
+                       cfg->dir);
+    if (cfg->partitions < 1 || cfg->partitions > CLICKLOG_PARTITIONS_MAX)
+        return err_set(why, ERR_INVALID, "clicklog.partitions is %u, not in 1..%d",
+                       cfg->partitions, CLICKLOG_PARTITIONS_MAX);
+    format.spool_id = hash_random_u64();
+    value = val(&format, sizeof(format));
+    rc = mdb_put(txn, meta, &key, &value, 0);
+    if (rc != 0)
+        return lmdbenv_error(rc, "cannot write format", cfg->dir, why);
+    log->partitions = format.partitions;
+    log->spool_id = format.spool_id;
+    return ERR_OK;
+}
+
+/* The newest incarnation's key ("i", ordinal u32), or ordinal 0 if there is none. */
+static int
+incarnation_newest(MDB_txn *txn, MDB_dbi meta, uint8_t key[5],
+                   struct incarnation *last)
+{
+    uint8_t past[2] = {'i', 0};
+    MDB_val k, v;
+    MDB_cursor *cursor;
+    int rc = mdb_cursor_open(txn, meta, &cursor);
+
+    if (rc != 0)
+        return rc;
+    past[0]++; /* the first key after all of them is "j..." */
+    k = val(past, 1);
+    rc = mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE);
+    rc = mdb_cursor_get(cursor, &k, &v, rc == MDB_NOTFOUND ? MDB_LAST : MDB_PREV);
+    *last = (struct incarnation){0};
+    memcpy(key, "i\0\0\0\0", 5);
+    if (rc == 0 && k.mv_size == 5 && *(const uint8_t *)k.mv_data == 'i' &&
+        v.mv_size <= sizeof(*last)) {
+        memcpy(key, k.mv_data, 5);
+        memcpy(last, v.mv_data, v.mv_size);
+    }
+    mdb_cursor_close(cursor);
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+static void
+ordinal_add(uint8_t key[5])
+{
+    for (int i = 4; i > 0 && ++key[i] == 0; i--)
+        ;
+}
+
+/* Writes the closing record of the incarnation before, and the first of ours. */
+static enum err
+incarnation_begin(struct clicklog *log, MDB_txn *txn, struct why *why)
+{
+    MDB_dbi meta = log->env.tables[TABLE_META];
+    size_t size =
+        offsetof(struct incarnation, start) + log->partitions * sizeof(uint64_t);
+    struct incarnation last, ours = {0};
+    uint8_t key[5];
+    MDB_val k = {sizeof(key), key}, v = {size, &last};
+    int rc = incarnation_newest(txn, meta, key, &last);
+
+    if (rc == 0 && last.incarnation != 0) {
+        last.closed = 1;
+        for (uint32_t i = 0; i < log->partitions; i++)
+            last.start[i] = log->state.next[i] - last.start[i]; /* counts now */
+        rc = mdb_put(txn, meta, &k, &v, 0);
+    }
+    do
+        log->incarnation = hash_random_u64();
+    while (log->incarnation == 0 || log->incarnation == last.incarnation);
+    ours.incarnation = log->incarnation;
+    memcpy(ours.start, log->state.next, log->partitions * sizeof(uint64_t));
+    memcpy(log->start, ours.start, sizeof(log->start));
+    ordinal_add(key);
+    v.mv_data = &ours;
+    if (rc == 0)
+        rc = mdb_put(txn, meta, &k, &v, 0);
+    return lmdbenv_error(rc, "cannot write the incarnation", log->env.dir, why);
+}
+
+static enum err
+meta_load(struct clicklog *log, const struct clicklog_config *cfg, struct why *why)
+{
+    MDB_txn *txn = NULL;
+    enum err err;
+    int rc =
+        mdb_txn_begin(log->env.env, NULL, cfg->read_only ? MDB_RDONLY : 0, &txn);
+
+    if (rc != 0)
+        return lmdbenv_error(rc, "cannot begin", cfg->dir, why);
+    err = format_load(log, txn, cfg, why);
+    if (err == ERR_OK)
+        err = state_read(log, txn, &log->state, why);
+    if (err == ERR_OK && !cfg->read_only)
+        err = incarnation_begin(log, txn, why);
+    if (err != ERR_OK || cfg->read_only) {
+        mdb_txn_abort(txn);
+        return err;
+    }
+    return lmdbenv_error(mdb_txn_commit(txn), "cannot commit", cfg->dir, why);
+}
+
+static void
+sync_init(struct clicklog *log)
+{
+    pthread_condattr_t attr;
+
+    if (pthread_mutex_init(&log->mutex, NULL) != 0 ||
+        pthread_condattr_init(&attr) != 0 ||
+        pthread_condattr_setclock(&attr, CLOCK_MONOTONIC) != 0 ||
+        pthread_cond_init(&log->changed, &attr) != 0)
+        abort();
+    (void)pthread_condattr_destroy(&attr);
+}
+
+enum err
+clicklog_open(struct clicklog **out, const struct clicklog_config *cfg,
+              struct why *why)
+{
+    static const char *const tables[TABLES_N] = {"blocks", "received", "meta"};
+    struct lmdbenv_config env = {cfg->dir, cfg->map_bytes, tables,
+                                 TABLES_N, cfg->read_only, cfg->no_sync};
+    struct clicklog *log = calloc(1, sizeof(*log));
+    enum err err = ERR_OK;
+
+    *out = NULL;
+    if (log == NULL)
+        return err_set(why, ERR_NOMEM, "clicklog: no memory");
+    sync_init(log);
+    log->lock_fd = -1;
+    log->read_only = cfg->read_only;
+    log->bytes_max = cfg->bytes_max;
+    if (!cfg->read_only) {
+        log->order = malloc(CLICKLOG_GROUP_MAX * sizeof(*log->order));
+        if (log->order == NULL)
+            err = err_set(why, ERR_NOMEM, "clicklog: no memory");
+        if (err == ERR_OK)
+            err = file_mkdirs(cfg->dir, why);
+        if (err == ERR_OK)
+            err = lock_take(log, cfg->dir, why);
+    }
+    if (err == ERR_OK)
+        err = lmdbenv_open(&log->env, &env, why);
+    if (err == ERR_OK)
+        err = meta_load(log, cfg, why);
+    if (err != ERR_OK) {
+        clicklog_close(&log);
+        return err;
+    }
+    log->stats = (struct clicklog_stats){
+        .spool_id = log->spool_id,
+        .incarnation = log->incarnation,
+        .bytes_used = log->state.bytes_used,
+        .groups = log->state.groups,
+        .records = log->state.records,
+        .floor_us = log->state.floor_us,
+    };
+    *out = log;
+    return ERR_OK;
+}
+
+void
+clicklog_close(struct clicklog **log)
+{
+    if (*log == NULL)
+        return;
+    lmdbenv_close(&(*log)->env);
+    tally_free(&(*log)->tally);
+    free((*log)->order);
+    if ((*log)->lock_fd >= 0)
+        (void)close((*log)->lock_fd); /* last: nobody writes before we are out */
+    (void)pthread_cond_destroy(&(*log)->changed);
+    (void)pthread_mutex_destroy(&(*log)->mutex);
+    free(*log);
+    *log = NULL;
+}
+
+uint32_t
+clicklog_partitions(const struct clicklog *log)
+{
+    return log->partitions;
+}
+
+/* In another process than the writer's, what the newest commit says. */
+static void
+stats_refresh(struct clicklog *log)
+{
+    MDB_txn *txn = NULL;
+    struct state state;
+
+    if (lmdbenv_read_begin(&log->env, &txn, NULL) != ERR_OK)
+        return;
+    if (state_read(log, txn, &state, NULL) == ERR_OK) {
+        (void)pthread_mutex_lock(&log->mutex);
+        if (state.groups >= log->stats.groups &&
+            state.floor_us >= log->stats.floor_us) {
+            log->stats.bytes_used = state.bytes_used;
+            log->stats.groups = state.groups;
+            log->stats.records = state.records;
+            log->stats.floor_us = state.floor_us;
+        }
+        (void)pthread_mutex_unlock(&log->mutex);
+    }
+    lmdbenv_read_end(&log->env, &txn);
+}
+
+void
+clicklog_stats_get(struct clicklog *log, struct clicklog_stats *out)
+{
+    if (log->read_only)
+        stats_refresh(log);
+    (void)pthread_mutex_lock(&log->mutex);
+    *out = log->stats;
+    (void)pthread_mutex_unlock(&log->mutex);
+}
+
+/* What *seen of clicklog_wait is compared with; a committed transaction changes it. */
+static uint64_t
+generation_now(struct clicklog *log)
+{
+    MDB_envinfo info;
+
+    if (!log->read_only || mdb_env_info(log->env.env, &info) != 0)
+        return log->generation;
+    return log->generation + info.me_last_txnid;
+}
+
+static struct timespec
+deadline(int64_t us)
+{
+    return (struct timespec){.tv_sec = (time_t)(us / CLOCK_SECOND_US),
+                             .tv_nsec = (long)(us % CLOCK_SECOND_US * 1000)};
+}
+
+void
+clicklog_wait(struct clicklog *log, uint64_t *seen, int64_t timeout_us)
+{
+    int64_t now = clock_mono_us(), end = now + (timeout_us > 0 ? timeout_us : 0);
+
+    (void)pthread_mutex_lock(&log->mutex);
+    while (generation_now(log) == *seen && now < end) {
+        bool poll = log->read_only && end - now > WAIT_POLL_US;
+        struct timespec until = deadline(poll ? now + WAIT_POLL_US : end);
+
+        (void)pthread_cond_timedwait(&log->changed, &log->mutex, &until);
+        now = clock_mono_us();
+    }
+    *seen = generation_now(log);
+    (void)pthread_mutex_unlock(&log->mutex);
+}
+
+void
+clicklog_wake(struct clicklog *log)
+{
+    (void)pthread_mutex_lock(&log->mutex);
+    log->generation++;
+    (void)pthread_cond_broadcast(&log->changed);
+    (void)pthread_mutex_unlock(&log->mutex);
+}
