@@ -112,6 +112,7 @@ const struct command commands[] = {
      "  --key-file FILE      API key for it\n"
      "  --truth FILE         one JSON line a click posted\n"
      "  --batch N            clicks in a request (default 500)\n"
+     "  --account NAME       owner of the campaigns (default demo)\n"
      "  --connections N      side by side (default 1: posting order is receipt "
      "order)\n\n"
      "Example: clickledger gen --seed 1 --days 2 --clicks 20000 --campaigns 50 \\\n"
