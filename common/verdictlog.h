@@ -14,6 +14,7 @@
 #define COMMON_VERDICTLOG_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "common/err.h"
