@@ -87,7 +87,8 @@ struct master {
 
 struct master_source;
 
-/* data_dir holds the copy (master.cache). pg may be NULL: copy only. */
+/* data_dir holds the copy (master.cache); NULL: no copy. conninfo NULL: the copy only.
+ * ERR_AGAIN: PostgreSQL is away and there is no copy. */
 enum err master_open(struct master_source **out, const char *data_dir,
                      const char *conninfo, struct why *why);
 void master_close(struct master_source **source);
@@ -95,7 +96,8 @@ void master_close(struct master_source **source);
 enum err master_poll(struct master_source *source, bool *changed, struct why *why);
 const struct master *master_take(struct master_source *source);
 void master_drop(struct master_source *source, const struct master *master);
-/* A snapshot made in memory for tests and benchmarks; takes nothing. */
+/* A snapshot made in memory for tests and benchmarks: copies everything, sets index and
+ * zone_index; zone NULL is UTC. NULL without memory, or if an id is there twice. */
 struct master_source *master_fixed(const struct master_campaign *campaigns,
                                    uint32_t campaigns_n,
                                    const struct master_key *keys, uint32_t keys_n);
@@ -108,7 +110,7 @@ const struct master_key *master_key_find(const struct master *master,
 bool master_campaign_active(const struct master_campaign *campaign,
                             int64_t event_ms);
 /* The price of a click at event time: the campaign's rate, or the event's own price up to
- * the cap. A click before the first rate is priced by the first. */
+ * the cap. A click before the first rate is priced by the first; 0 if there is none. */
 int64_t master_price(const struct master_campaign *campaign, int64_t event_ms,
                      int64_t event_price_micros);
 /* MASTER_NO_BUDGET, or the budget of a local day. */

@@ -39,7 +39,8 @@ CREATE TABLE campaign (
 -- micros NULL: the event's own price, up to the cap.
 CREATE TABLE campaign_rate (
     campaign_id  text NOT NULL REFERENCES campaign,
-    valid_from   timestamptz NOT NULL,
+    valid_from   timestamptz NOT NULL CHECK (isfinite(valid_from) AND
+                     valid_from = date_trunc('milliseconds', valid_from)),
     micros       bigint CHECK (micros >= 0),
     PRIMARY KEY (campaign_id, valid_from)
 );
@@ -47,14 +48,15 @@ CREATE TABLE campaign_rate (
 -- daily_micros NULL: no budget.
 CREATE TABLE campaign_budget (
     campaign_id  text NOT NULL REFERENCES campaign,
-    valid_from   date NOT NULL,
+    valid_from   date NOT NULL CHECK (isfinite(valid_from)),
     daily_micros bigint CHECK (daily_micros >= 0),
     PRIMARY KEY (campaign_id, valid_from)
 );
 
 CREATE TABLE campaign_status (
     campaign_id  text NOT NULL REFERENCES campaign,
-    valid_from   timestamptz NOT NULL,
+    valid_from   timestamptz NOT NULL CHECK (isfinite(valid_from) AND
+                     valid_from = date_trunc('milliseconds', valid_from)),
     active       boolean NOT NULL,
     PRIMARY KEY (campaign_id, valid_from)
 );
