@@ -26,6 +26,7 @@
 #include "common/err.h"
 #include "schema/master.h"
 
+struct clicklog;
 struct pg;
 
 struct close_input {
@@ -34,6 +35,7 @@ struct close_input {
     const char *judge_dir;
     const struct master *master;
     struct pg *pg;
+    struct clicklog *log; /* this machine's, for its *received* counts; may be NULL */
     int32_t day;
     const char *zone; /* NULL: all */
     int64_t now_us;
@@ -52,7 +54,6 @@ enum err close_day(const struct close_input *in, struct close_result *out,
 
 /* Stores *received* counts of finished hours from the click log: received_count in
  * PostgreSQL, a no-op for what is there. Returns the hour below which the log may forget. */
-struct clicklog;
 enum err received_store(struct clicklog *log, struct pg *pg,
                         int64_t *stored_below_us, struct why *why);
 

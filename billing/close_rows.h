@@ -1,0 +1,50 @@
+/* billing/close_rows.h - what a run posts: rows of campaign_daily_stats, and the totals of
+ * each (account, campaign), built from the slices' sums.
+ *
+ * Units    Micros, 128 bits.
+ * Memory   About 96 bytes a row and its texts, at most CLOSE_ROWS_MAX rows.
+ * Errors   ERR_FULL past it.
+ * Threads  None.
+ */
+#ifndef BILLING_CLOSE_ROWS_H
+#define BILLING_CLOSE_ROWS_H
+
+#include <stdint.h>
+
+#include "billing/sums.h"
+#include "common/err.h"
+#include "common/money.h"
+#include "fraud/verdict.h"
+
+enum { CLOSE_ROWS_MAX = 3000000, CLOSE_CAMPAIGNS_MAX = 3000000 };
+
+/* Clicks of one (account, campaign): received is ingest's, the rest the judge's. */
+struct close_campaign {
+    uint32_t account;
+    struct str campaign;
+    uint64_t received;
+    uint64_t kinds[VERDICT_KINDS_N];
+    uint64_t conflicts;
+    money_wide cost_micros;
+};
+
+struct close_rows {
+    struct sums_row *rows;
+    uint32_t n, cap;
+    uint32_t *slots; /* row + 1, open addressing */
+    uint32_t slots_n;
+    struct close_campaign *campaigns;
+    uint32_t campaigns_n, campaigns_cap;
+    uint32_t *campaign_slots;
+    uint32_t campaign_slots_n;
+    struct close_text *texts; /* chunks that the strings live in */
+};
+
+enum err close_rows_add(struct close_rows *rows, const struct sums_row *row,
+                        struct why *why);
+/* The campaign's totals, made at first use. NULL: no memory, or the limit. */
+struct close_campaign *close_rows_campaign(struct close_rows *rows, uint32_t account,
+                                           struct str campaign);
+void close_rows_free(struct close_rows *rows);
+
+#endif
