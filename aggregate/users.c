@@ -1,0 +1,191 @@
+#include "aggregate/users.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    SMALL_SLOTS_MIN = 16,
+    SMALL_SLOTS_MAX = 2048, /* half full: 1,024 registers */
+    RANK_BITS = 8,
+    INDEX_BITS = 14,
+};
+
+#define HLL_SEED UINT64_C(0xadc83b19)
+#define MURMUR_M UINT64_C(0xc6a4a7935bd1e995)
+
+struct users {
+    uint32_t slots; /* of the small form; 0: large */
+    uint32_t used;
+    union {
+        uint32_t small[1]; /* (index + 1) << 8 | rank; 0: free */
+        uint8_t large[USERS_REGISTERS];
+    } u;
+};
+
+static uint64_t
+load_le(const unsigned char *p, size_t n)
+{
+    uint64_t k = 0;
+
+    for (size_t i = 0; i < n; i++)
+        k |= (uint64_t)p[i] << (8 * i);
+    return k;
+}
+
+/* Little endian, as Redis computes it on every machine. */
+static uint64_t
+murmur64a(const unsigned char *p, size_t n)
+{
+    uint64_t h = HLL_SEED ^ (n * MURMUR_M);
+
+    for (; n >= 8; p += 8, n -= 8) {
+        uint64_t k = load_le(p, 8);
+
+        k *= MURMUR_M;
+        k ^= k >> 47;
+        k *= MURMUR_M;
+        h ^= k;
+        h *= MURMUR_M;
+    }
+    if (n > 0) {
+        h ^= load_le(p, n);
+        h *= MURMUR_M;
+    }
+    h ^= h >> 47;
+    h *= MURMUR_M;
+    h ^= h >> 47;
+    return h;
+}
+
+struct user_mark
+users_mark(struct str user_id)
+{
+    uint64_t h = murmur64a((const unsigned char *)user_id.p, user_id.n);
+    uint64_t rest = h >> INDEX_BITS | UINT64_C(1) << (64 - INDEX_BITS);
+
+    return (struct user_mark){
+        .index = (uint16_t)(h & (USERS_REGISTERS - 1)),
+        .rank = (uint8_t)(__builtin_ctzll(rest) + 1),
+    };
+}
+
+static size_t
+size_of(const struct users *users)
+{
+    if (users->slots == 0)
+        return sizeof(struct users);
+    return offsetof(struct users, u) + users->slots * sizeof(uint32_t);
+}
+
+static struct users *
+small_new(uint32_t slots, size_t *bytes)
+{
+    size_t size = offsetof(struct users, u) + slots * sizeof(uint32_t);
+    struct users *users = calloc(1, size);
+
+    if (users != NULL) {
+        users->slots = slots;
+        *bytes += size;
+    }
+    return users;
+}
+
+static uint32_t *
+small_slot(struct users *users, uint32_t index)
+{
+    uint32_t mask = users->slots - 1, i = index * UINT32_C(2654435761) >> 16 & mask;
+    uint32_t *slots = users->u.small;
+
+    while (slots[i] != 0 && slots[i] >> RANK_BITS != index + 1)
+        i = (i + 1) & mask;
+    return &slots[i];
+}
+
+static struct users *
+large_of(struct users *small, size_t *bytes)
+{
+    struct users *large = calloc(1, sizeof(*large));
+
+    if (large == NULL)
+        return NULL;
+    *bytes += sizeof(*large);
+    for (uint32_t i = 0; i < small->slots; i++) {
+        uint32_t slot = small->u.small[i];
+
+        if (slot != 0)
+            large->u.large[(slot >> RANK_BITS) - 1] = (uint8_t)(slot & 0xff);
+    }
+    return large;
+}
+
+/* A bigger one with the same registers, or false: then nothing has changed. */
+static bool
+grow(struct users **users, size_t *bytes)
+{
+    struct users *old = *users, *bigger;
+
+    if (old->slots >= SMALL_SLOTS_MAX) {
+        bigger = large_of(old, bytes);
+    } else {
+        bigger = small_new(old->slots * 2, bytes);
+        for (uint32_t i = 0; bigger != NULL && i < old->slots; i++)
+            if (old->u.small[i] != 0) {
+                *small_slot(bigger, (old->u.small[i] >> RANK_BITS) - 1) =
+                    old->u.small[i];
+                bigger->used++;
+            }
+    }
+    if (bigger == NULL)
+        return false;
+    users_free(users, bytes);
+    *users = bigger;
+    return true;
+}
+
+static bool
+large_raise(struct users *users, struct user_mark mark)
+{
+    if (users->u.large[mark.index] >= mark.rank)
+        return false;
+    users->u.large[mark.index] = mark.rank;
+    return true;
+}
+
+bool
+users_raise(struct users **users, struct user_mark mark, size_t *bytes,
+            size_t bytes_max)
+{
+    assert(mark.index < USERS_REGISTERS && mark.rank > 0);
+    if (*users == NULL && *bytes < bytes_max)
+        *users = small_new(SMALL_SLOTS_MIN, bytes);
+    if (*users == NULL)
+        return true;
+    if ((*users)->slots == 0)
+        return large_raise(*users, mark);
+
+    uint32_t *slot = small_slot(*users, mark.index);
+    if ((*slot & 0xff) >= mark.rank)
+        return false;
+    if (*slot == 0) {
+        if (((*users)->used + 1) * 2 > (*users)->slots) {
+            if (*bytes >= bytes_max || !grow(users, bytes))
+                return true;
+            return users_raise(users, mark, bytes, bytes_max);
+        }
+        (*users)->used++;
+    }
+    *slot = ((uint32_t)mark.index + 1) << RANK_BITS | mark.rank;
+    return true;
+}
+
+void
+users_free(struct users **users, size_t *bytes)
+{
+    if (*users == NULL)
+        return;
+    assert(*bytes >= size_of(*users));
+    *bytes -= size_of(*users);
+    free(*users);
+    *users = NULL;
+}

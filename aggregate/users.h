@@ -1,0 +1,44 @@
+/* aggregate/users.h - which user ids are worth a PFADD?
+ *
+ * Redis's HyperLogLog keeps 2^14 registers; a user id changes one of them, and only if its
+ * rank is higher than what is there. A mirror keeps the same registers by the same hash,
+ * so an id that raises none need not be sent: the count cannot change. A mirror starts
+ * empty (also after a restart): it is always at or below Redis's registers, so the only
+ * cost of not knowing is an id sent twice.
+ *
+ *   small: open addressing of (index, rank), 4 bytes each, up to 1,024 registers
+ *   large: one byte a register, 16 KiB
+ *
+ * Memory   Up to 16 KiB a mirror. Without memory an id counts as new.
+ * Threads  None.
+ * Source   Redis 7 hyperloglog.c (hllPatLen): MurmurHash64A by Austin Appleby, seed
+ *          0xadc83b19, index the low 14 bits, rank the run of zeros above, plus one.
+ */
+#ifndef AGGREGATE_USERS_H
+#define AGGREGATE_USERS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/str.h"
+
+enum { USERS_REGISTERS = 1 << 14 };
+
+struct users;
+
+/* A user id as the registers see it. */
+struct user_mark {
+    uint16_t index;
+    uint8_t rank;
+};
+
+struct user_mark users_mark(struct str user_id);
+
+/* True if mark raises a register of *users (which it then has). Makes *users if NULL and
+ * *bytes, the memory of all mirrors, is below bytes_max. */
+bool users_raise(struct users **users, struct user_mark mark, size_t *bytes,
+                 size_t bytes_max);
+void users_free(struct users **users, size_t *bytes);
+
+#endif
