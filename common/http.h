@@ -66,6 +66,8 @@ struct str http_path(const struct http_request *request); /* decoded, no query *
 struct str http_body(const struct http_request *request);
 /* {NULL, 0} if absent. Header names in any case. */
 struct str http_header(const struct http_request *request, const char *name);
+/* The same of a header that came several times: its last. */
+struct str http_header_last(const struct http_request *request, const char *name);
 struct str http_query(const struct http_request *request, const char *name);
 /* The peer's address: 4 or 16 bytes. */
 struct str http_peer(const struct http_request *request);

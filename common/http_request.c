@@ -9,7 +9,7 @@
 #include "common/clock.h"
 
 enum {
-    PROBLEM_BYTES_MAX = 64 * 1024,
+    PROBLEM_BYTES_MAX = 16 << 20, /* a problem may list every click's error */
     DISCARD_FACTOR =
         4, /* times body_max that we read and drop to get an answer across */
     CHUNKED_FIRST = 16 * 1024,
@@ -659,6 +659,33 @@ struct str
 http_header(const struct http_request *request, const char *name)
 {
     return value_of(request, MHD_HEADER_KIND, name);
+}
+
+struct last {
+    const char *name;
+    struct str value;
+};
+
+static enum MHD_Result
+last_visit(void *cls, enum MHD_ValueKind kind, const char *name, size_t name_n,
+           const char *value, size_t value_n)
+{
+    struct last *last = cls;
+
+    (void)kind;
+    if (is(name, name_n, last->name))
+        last->value = (struct str){value, (uint32_t)value_n};
+    return MHD_YES;
+}
+
+struct str
+http_header_last(const struct http_request *request, const char *name)
+{
+    struct last last = {.name = name};
+
+    (void)MHD_get_connection_values_n(request->mhd, MHD_HEADER_KIND, last_visit,
+                                      &last);
+    return last.value;
 }
 
 struct str
