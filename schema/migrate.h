@@ -4,6 +4,7 @@
  *
  * Errors   ERR_CONFLICT: the database is newer than this binary, or an applied file
  *          differs from ours. ERR_AGAIN: PostgreSQL is away.
+ * Memory   None kept.
  * Threads  One.
  */
 #ifndef SCHEMA_MIGRATE_H
@@ -13,6 +14,8 @@
 
 struct pg;
 
+/* *applied (may be NULL) gets how many files were applied now. Waits for another process
+ * that is at it. */
 enum err migrate(struct pg *pg, int *applied, struct why *why);
 
 #endif
