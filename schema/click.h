@@ -8,8 +8,9 @@
  *
  * Units    timestamp_ms, impression_ms: UTC milliseconds; received_us: microseconds;
  *          price_micros: millionths of the currency unit.
- * Memory   struct click borrows: its strings point into the JSON text's arena
- *          (struct click_parser) or into the record. Nothing is allocated per click.
+ * Memory   struct click borrows: its strings point into the JSON text itself, into the
+ *          parser (what had escapes, the address) or into the record. Nothing is
+ *          allocated per click.
  * Errors   A bad click is data: struct click_error, not enum err.
  * Threads  A click_parser belongs to one thread; the rest is pure.
  * Source   RFC 8259 (strict), RFC 9562 (UUID), RFC 3339, RFC 4291/5952, ISO 3166-1.
@@ -138,8 +139,9 @@ struct click_limits {
     int64_t future_ms_max, past_ms_max;
 };
 
-/* One JSON object. Returns true and fills click, which borrows from the parser until its
- * next call, or false and fills error. unknown gets the number of unknown fields. */
+/* One JSON object, unpadded. Returns true and fills click, which borrows from json and,
+ * until its next call, from the parser; or false and fills error. unknown gets the number
+ * of unknown fields. */
 bool click_parse(struct click_parser *parser, struct str json,
                  const struct click_limits *limits, struct click *click,
                  struct click_error *error, unsigned *unknown);
