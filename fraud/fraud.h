@@ -15,11 +15,19 @@
  *               double, under 1 h repeat; then last = t
  *   addresses   fed clicks of the address (v6: its /64) in the event time's UTC minute and
  *               second, this one included: over 100, over 10
+ *   Of users and addresses a click sees what was received in its own UTC hour of receipt and
+ *   the hour before, on both paths, so that live and final answers are alike.
+ *
+ * Two kinds of table:
+ *   fraud_ids, _users, _addresses   live: sets of one cache line (fraud/line.h), fixed in
+ *                                   size; when full the stalest of a set is forgotten
+ *   fraud_window                    the judge's: exact, growing to a limit, ERR_FULL past it
  *
  * Units    ms of event time; us of receipt for expiry.
- * Memory   Tables take all at open; when full the stalest of a set is forgotten, counted,
- *          and verdicts carry VERDICT_WARMING.
- * Threads  fraud_addresses is shared and striped; the rest one thread each.
+ * Memory   Live tables reserve all at open (pages become real when touched): 12.8 bytes an
+ *          id, 21.3 a (user, ad), 43 an address. A forgotten entry that still mattered is
+ *          counted, and for an hour verdicts carry VERDICT_WARMING.
+ * Threads  fraud_addresses is shared, one lock a cache line; the rest one thread each.
  */
 #ifndef FRAUD_FRAUD_H
 #define FRAUD_FRAUD_H
@@ -54,11 +62,17 @@ struct verdict fraud_conclude(const struct ruleset *set,
                               const struct master *master, uint32_t reasons,
                               uint8_t flags);
 
-/* Event ids of the last hour of receipt; exact up to 64-bit hashes. */
+enum {
+    FRAUD_TABLE_MIN = 1024,
+    FRAUD_TABLE_MAX = 1000000000
+}; /* each *_max below */
+
+/* Event ids of the last hour of receipt (to 2 s); exact up to 64-bit hashes. */
 struct fraud_ids;
 enum err fraud_ids_open(struct fraud_ids **out, size_t ids_max, struct why *why);
 void fraud_ids_close(struct fraud_ids **ids);
-/* True if it was there within the last hour; else remembers it. */
+/* True if it was there within the last hour; else remembers it. An id that nothing has
+ * pushed out may also be found after k x 18.2 hours: it is a duplicate, truly. */
 bool fraud_ids_seen(struct fraud_ids *ids, uint64_t id_hash, int64_t received_us);
 uint64_t fraud_ids_forgotten(const struct fraud_ids *ids);
 
@@ -70,7 +84,7 @@ void fraud_users_close(struct fraud_users **users);
  * For fed clicks only. */
 uint32_t fraud_users_seen(struct fraud_users *users,
                           const struct ruleset_limits *limits, uint64_t user_key,
-                          int64_t event_ms);
+                          int64_t event_ms, int64_t received_us);
 uint64_t fraud_users_forgotten(const struct fraud_users *users);
 
 struct fraud_addresses;
@@ -80,7 +94,8 @@ void fraud_addresses_close(struct fraud_addresses **addresses);
 /* Bits of address_minute_rate and address_second_rate, or 0; then counts the click. */
 uint32_t fraud_addresses_seen(struct fraud_addresses *addresses,
                               const struct ruleset_limits *limits,
-                              uint64_t address_key, int64_t event_ms);
+                              uint64_t address_key, int64_t event_ms,
+                              int64_t received_us);
 uint64_t fraud_addresses_forgotten(const struct fraud_addresses *addresses);
 
 /* The live state of one worker (all partitions it owns). */
@@ -88,15 +103,43 @@ struct fraud_live;
 enum err fraud_live_open(struct fraud_live **out, size_t ids_max, size_t users_max,
                          struct fraud_addresses *shared, struct why *why);
 void fraud_live_close(struct fraud_live **live);
-/* Judges the next click of a partition. started_us: when this owner's tables were empty; for
- * an hour of receipt after it verdicts that depend on state carry VERDICT_WARMING. */
+/* Judges the next click of a partition. started_us: when this owner's tables were empty;
+ * verdicts that depend on state carry VERDICT_WARMING until the hour of receipt before the
+ * click's began at or after it (1 to 2 hours). */
 struct verdict fraud_live_judge(struct fraud_live *live, const struct ruleset *set,
                                 const struct master *master,
                                 const struct click *click, int64_t started_us,
                                 struct fraud_facts *facts);
+/* The same for clicks in order; memory is fetched ahead, which pays from some 8 on. */
+void fraud_live_judge_batch(struct fraud_live *live, const struct ruleset *set,
+                            const struct master *master, const struct click *clicks,
+                            size_t n, int64_t started_us, struct fraud_facts *facts,
+                            struct verdict *verdicts);
 /* A click whose verdict is on record: only feeds the tables. */
 void fraud_live_replay(struct fraud_live *live, const struct ruleset *set,
                        const struct master *master, const struct click *click,
                        struct fraud_facts *facts);
+
+/* The judge's users and addresses: exact up to 64-bit hashes, clicks fed in order of
+ * receipt, two generations by UTC hour of receipt. What a click sees depends only on the
+ * fed clicks of its hour and the one before, so not on where slices were cut. */
+struct fraud_window;
+enum { FRAUD_WINDOW_BYTES_MIN = 1 << 20 };
+enum err fraud_window_open(struct fraud_window **out, uint64_t bytes_max,
+                           struct why *why);
+void fraud_window_close(struct fraud_window **window);
+/* Enters an hour of receipt (its start): the same one is a no-op, the next one makes the
+ * current the previous, a later one clears. Never backwards. */
+void fraud_window_hour(struct fraud_window *window, int64_t hour_us);
+/* *reasons gets the bits of double_click or repeat_click and the address rates, or 0; then
+ * the click is remembered. ERR_FULL: nothing is, bytes_max is too low. Fed clicks only. */
+enum err fraud_window_seen(struct fraud_window *window,
+                           const struct ruleset_limits *limits, uint64_t user_key,
+                           uint64_t address_key, int64_t event_ms,
+                           uint32_t *reasons, struct why *why);
+/* Optional, some clicks ahead of fraud_window_seen: fetches the memory it will touch. */
+void fraud_window_prefetch(const struct fraud_window *window, uint64_t user_key,
+                           uint64_t address_key, int64_t event_ms);
+uint64_t fraud_window_bytes(const struct fraud_window *window);
 
 #endif

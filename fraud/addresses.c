@@ -1,0 +1,204 @@
+/* A line is 5 entries, one for each (address, minute) and (address, second), and a lock. An
+ * entry is a word of tag, LINE_USED and line_stamp, and
+ *     bits 20..31  clicks received in the stamp's hour, at most COUNT_MAX
+ *     bits  8..19  clicks received in the hour before
+ *     bits  0..7   8 more bits of the stamp, so that the stalest is found to 55 ms
+ * Most entries are seconds that are over: they are the stalest and go first. So only what
+ * was touched in the last LIVE_FINE units counts as forgotten. */
+
+#include <assert.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "fraud/fraud.h"
+#include "fraud/line.h"
+#include "fraud/live.h"
+
+enum {
+    WAYS = 5,
+    WAYS_FULL = 3,
+    COUNT_MAX = 4095,
+    LIVE_FINE = 65536 / 30, /* 2 minutes in 1/65536 hours */
+    SPINS_MAX = 100,
+};
+
+static_assert((int)RULESET_RATE_MAX < (int)COUNT_MAX,
+              "a count can pass every limit");
+
+struct line {
+    uint64_t words[WAYS];
+    uint32_t counts[WAYS];
+    atomic_uint lock;
+};
+
+static_assert(sizeof(struct line) == LINE_SIZE, "a set is one cache line");
+
+struct fraud_addresses {
+    struct line *lines;
+    uint64_t lines_n;
+    atomic_uint_fast64_t forgotten;
+};
+
+/* Receipt time as 7 bits of hour and 16 of its fraction: line_stamp << 8 and more. */
+static uint32_t
+fine_stamp(int64_t received_us)
+{
+    int64_t hour = received_us / CLOCK_HOUR_US, rest = received_us % CLOCK_HOUR_US;
+
+    return (uint32_t)(hour << 16 | rest * 65536 / CLOCK_HOUR_US) & 0x7fffff;
+}
+
+static int32_t
+fine_age(const struct line *line, int way, uint32_t now)
+{
+    uint32_t then = ((uint32_t)line->words[way] & LINE_STAMP_MASK) << 8 |
+                    (line->counts[way] & 0xff);
+    uint32_t d = (now - then) & 0x7fffff;
+
+    return (int32_t)d - (d & 0x400000 ? 0x800000 : 0);
+}
+
+enum err
+fraud_addresses_open(struct fraud_addresses **out, size_t addresses_max,
+                     struct why *why)
+{
+    void *lines;
+    enum err err = fraud_size_check("addresses_max", addresses_max, why);
+
+    *out = NULL;
+    if (err != ERR_OK)
+        return err;
+    struct fraud_addresses *addresses = calloc(1, sizeof(*addresses));
+    if (addresses == NULL)
+        return err_set(why, ERR_NOMEM, "fraud: no memory for addresses");
+    addresses->lines_n = addresses_max * 2 / WAYS_FULL;
+    if (addresses->lines_n < LINES_MIN)
+        addresses->lines_n = LINES_MIN;
+    err = line_map(&lines, addresses->lines_n, "addresses (addresses_max)", why);
+    addresses->lines = lines;
+    if (err != ERR_OK)
+        fraud_addresses_close(&addresses);
+    *out = addresses;
+    return err;
+}
+
+void
+fraud_addresses_close(struct fraud_addresses **addresses)
+{
+    if (*addresses == NULL)
+        return;
+    line_unmap((*addresses)->lines, (*addresses)->lines_n);
+    free(*addresses);
+    *addresses = NULL;
+}
+
+void
+fraud_addresses_prefetch(const struct fraud_addresses *addresses,
+                         uint64_t address_key, int64_t event_ms)
+{
+    uint64_t minute = fraud_bucket_key(address_key, event_ms, CLOCK_MINUTE_MS);
+    uint64_t second = fraud_bucket_key(address_key, event_ms, 1000);
+
+    __builtin_prefetch(&addresses->lines[line_of(minute, addresses->lines_n)], 1);
+    __builtin_prefetch(&addresses->lines[line_of(second, addresses->lines_n)], 1);
+}
+
+static void
+line_lock(struct line *line)
+{
+    for (int spins = 0;
+         atomic_exchange_explicit(&line->lock, 1, memory_order_acquire) != 0;
+         spins++)
+        if (spins > SPINS_MAX)
+            (void)sched_yield();
+}
+
+static void
+line_unlock(struct line *line)
+{
+    atomic_store_explicit(&line->lock, 0, memory_order_release);
+}
+
+static int
+way_take(struct fraud_addresses *addresses, struct line *line, uint32_t now)
+{
+    int stalest = 0;
+
+    for (int i = 0; i < WAYS; i++) {
+        if (line->words[i] == 0)
+            return i;
+        if (fine_age(line, i, now) > fine_age(line, stalest, now))
+            stalest = i;
+    }
+    if (fine_age(line, stalest, now) <= LIVE_FINE)
+        (void)atomic_fetch_add_explicit(&addresses->forgotten, 1,
+                                        memory_order_relaxed);
+    line->counts[stalest] = 0;
+    line->words[stalest] = 0;
+    return stalest;
+}
+
+/* Clicks in the bucket so far, this one included. The line is locked. */
+static uint32_t
+way_count(struct line *line, int way, uint64_t tag, uint32_t now)
+{
+    uint32_t current = line->counts[way] >> 20,
+             before = line->counts[way] >> 8 & 0xfff;
+    uint32_t then = (uint32_t)line->words[way] & LINE_STAMP_MASK;
+    int32_t hours = line->words[way] == 0 ? 2 : line_hours(now >> 8, then);
+
+    if (hours >= 1) {
+        before = hours == 1 ? current : 0;
+        current = 0;
+    } else if (hours < 0) {
+        now = then << 8; /* a partition that lags: counts as now */
+    }
+    if (current < COUNT_MAX)
+        current++;
+    line->words[way] = tag | LINE_USED | now >> 8;
+    line->counts[way] = current << 20 | before << 8 | (now & 0xff);
+    return current + before;
+}
+
+static uint32_t
+bucket_count(struct fraud_addresses *addresses, uint64_t key, uint32_t now)
+{
+    struct line *line = &addresses->lines[line_of(key, addresses->lines_n)];
+    uint64_t tag = line_tag(key);
+    uint32_t count;
+    int way = 0;
+
+    line_lock(line);
+    while (way < WAYS &&
+           ((line->words[way] & LINE_TAG_MASK) != tag || line->words[way] == 0))
+        way++;
+    if (way == WAYS)
+        way = way_take(addresses, line, now);
+    count = way_count(line, way, tag, now);
+    line_unlock(line);
+    return count;
+}
+
+uint32_t
+fraud_addresses_seen(struct fraud_addresses *addresses,
+                     const struct ruleset_limits *limits, uint64_t address_key,
+                     int64_t event_ms, int64_t received_us)
+{
+    assert(received_us >= 0);
+    uint32_t now = fine_stamp(received_us), reasons = 0;
+    uint64_t minute = fraud_bucket_key(address_key, event_ms, CLOCK_MINUTE_MS);
+    uint64_t second = fraud_bucket_key(address_key, event_ms, 1000);
+
+    if (bucket_count(addresses, minute, now) > limits->address_minute_max)
+        reasons |= REASON_BIT(address_minute_rate);
+    if (bucket_count(addresses, second, now) > limits->address_second_max)
+        reasons |= REASON_BIT(address_second_rate);
+    return reasons;
+}
+
+uint64_t
+fraud_addresses_forgotten(const struct fraud_addresses *addresses)
+{
+    return atomic_load_explicit(&addresses->forgotten, memory_order_relaxed);
+}
