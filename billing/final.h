@@ -1,6 +1,6 @@
 /* billing/final.h - the verdict file beside an archive file: row i is the click of offset
  * base + i. Avro: seq long, verdict enum, reason enum, reasons int, score int, price long
- * (micros, after the budget), ruleset int, flags int (1: conflict).
+ * (micros, after the budget), ruleset int, master int, flags int (1: conflict).
  *
  * Errors   ERR_NOTFOUND: not judged yet.
  * Threads  None.

@@ -1,0 +1,193 @@
+#include "billing/dims.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/hash.h"
+
+enum {
+    SLOTS_MIN = 4096,
+    FIXED = 4 + 4 + 2 + 1 + 4,
+    KEY_MAX = FIXED + 4 * DIMS_NAME_MAX
+};
+
+struct slot {
+    uint32_t number; /* + 1; 0: empty */
+    uint32_t hash;
+};
+
+/* A key: account 4, day 4, zone 2, device 1, four lengths of 1, then the four strings. */
+struct dims {
+    struct slot *slots;
+    uint32_t slots_n;
+    uint32_t *at; /* key's place in the arena, by number; one more is the end */
+    uint32_t n, cap;
+    uint8_t *arena;
+    uint32_t arena_n, arena_cap;
+};
+
+enum err
+dims_open(struct dims **out, struct why *why)
+{
+    struct dims *dims = calloc(1, sizeof(*dims));
+
+    *out = dims;
+    if (dims != NULL) {
+        dims->slots_n = SLOTS_MIN;
+        dims->slots = calloc(dims->slots_n, sizeof(*dims->slots));
+    }
+    if (dims == NULL || dims->slots == NULL) {
+        dims_close(out);
+        return err_set(why, ERR_NOMEM, "judge: no memory");
+    }
+    return ERR_OK;
+}
+
+void
+dims_close(struct dims **dims)
+{
+    if (*dims == NULL)
+        return;
+    free((*dims)->slots);
+    free((*dims)->at);
+    free((*dims)->arena);
+    free(*dims);
+    *dims = NULL;
+}
+
+void
+dims_clear(struct dims *dims)
+{
+    memset(dims->slots, 0, dims->slots_n * sizeof(*dims->slots));
+    dims->n = 0;
+    dims->arena_n = 0;
+}
+
+bool
+dims_full(const struct dims *dims)
+{
+    return dims->arena_n >= DIMS_BYTES_MAX;
+}
+
+static uint32_t
+key_make(uint8_t key[KEY_MAX], const struct click *click, int32_t day,
+         uint16_t zone)
+{
+    const struct str *parts[4] = {&click->campaign_id, &click->ad_id,
+                                  &click->country, &click->publisher_id};
+    uint32_t n = FIXED;
+
+    memcpy(key, &click->account, 4);
+    memcpy(key + 4, &day, 4);
+    memcpy(key + 8, &zone, 2);
+    key[10] = click->device;
+    for (int i = 0; i < 4; i++) {
+        assert(parts[i]->n <= DIMS_NAME_MAX);
+        key[11 + i] = (uint8_t)parts[i]->n;
+        if (parts[i]->n > 0)
+            memcpy(key + n, parts[i]->p, parts[i]->n);
+        n += parts[i]->n;
+    }
+    return n;
+}
+
+static enum err
+slots_grow(struct dims *dims, struct why *why)
+{
+    uint32_t n = dims->slots_n * 2;
+    struct slot *slots = calloc(n, sizeof(*slots));
+
+    if (slots == NULL)
+        return err_set(why, ERR_NOMEM, "judge: no memory");
+    for (uint32_t i = 0; i < dims->slots_n; i++) {
+        uint32_t at = dims->slots[i].hash & (n - 1);
+
+        if (dims->slots[i].number == 0)
+            continue;
+        while (slots[at].number != 0)
+            at = (at + 1) & (n - 1);
+        slots[at] = dims->slots[i];
+    }
+    free(dims->slots);
+    dims->slots = slots;
+    dims->slots_n = n;
+    return ERR_OK;
+}
+
+static enum err
+room(struct dims *dims, uint32_t bytes, struct why *why)
+{
+    if (dims->n + 2 > dims->cap) {
+        uint32_t cap = dims->cap == 0 ? SLOTS_MIN : dims->cap * 2;
+        uint32_t *at = realloc(dims->at, cap * sizeof(*at));
+
+        if (at == NULL)
+            return err_set(why, ERR_NOMEM, "judge: no memory");
+        dims->at = at;
+        dims->cap = cap;
+    }
+    if (dims->arena_n + bytes > dims->arena_cap) {
+        uint32_t cap = dims->arena_cap == 0 ? 1 << 20 : dims->arena_cap * 2;
+        uint8_t *arena = realloc(dims->arena, cap);
+
+        if (arena == NULL)
+            return err_set(why, ERR_NOMEM, "judge: no memory");
+        dims->arena = arena;
+        dims->arena_cap = cap;
+    }
+    return dims->n * 2 >= dims->slots_n ? slots_grow(dims, why) : ERR_OK;
+}
+
+static bool
+same(const struct dims *dims, uint32_t number, const uint8_t *key, uint32_t n)
+{
+    uint32_t at = dims->at[number];
+
+    return dims->at[number + 1] - at == n && memcmp(dims->arena + at, key, n) == 0;
+}
+
+enum err
+dims_number(struct dims *dims, const struct click *click, int32_t day,
+            uint16_t zone, uint32_t *number, struct why *why)
+{
+    uint8_t key[KEY_MAX];
+    uint32_t n = key_make(key, click, day, zone);
+    uint32_t hash = (uint32_t)hash64(key, n, 0);
+    enum err err = room(dims, n, why);
+    uint32_t at = hash & (dims->slots_n - 1);
+
+    if (err != ERR_OK)
+        return err;
+    for (; dims->slots[at].number != 0; at = (at + 1) & (dims->slots_n - 1)) {
+        *number = dims->slots[at].number - 1;
+        if (dims->slots[at].hash == hash && same(dims, *number, key, n))
+            return ERR_OK;
+    }
+    *number = dims->n++;
+    dims->slots[at] = (struct slot){dims->n, hash};
+    dims->at[*number] = dims->arena_n;
+    memcpy(dims->arena + dims->arena_n, key, n);
+    dims->arena_n += n;
+    dims->at[dims->n] = dims->arena_n;
+    return ERR_OK;
+}
+
+void
+dims_get(const struct dims *dims, uint32_t number, struct dims_row *out)
+{
+    const uint8_t *key = dims->arena + dims->at[number];
+    struct str *parts[4] = {&out->campaign, &out->ad, &out->country,
+                            &out->publisher};
+    const char *p = (const char *)key + FIXED;
+
+    assert(number < dims->n);
+    memcpy(&out->account, key, 4);
+    memcpy(&out->day, key + 4, 4);
+    memcpy(&out->zone, key + 8, 2);
+    out->device = key[10];
+    for (int i = 0; i < 4; i++) {
+        *parts[i] = (struct str){p, key[11 + i]};
+        p += key[11 + i];
+    }
+}
