@@ -7,7 +7,6 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -27,134 +26,6 @@ enum {
     NO_DESCRIPTORS_US = 100000, /* pause after EMFILE */
     STOP_QUIET_MS = 20,         /* without a request, before the sockets close */
 };
-
-void
-http_conn_phase(struct http_conn *conn, enum http_phase phase)
-{
-    conn->phase = phase;
-    conn->since_us = clock_mono_us();
-}
-
-static void
-peer_set(struct http_conn *conn)
-{
-    static const uint8_t mapped[12] = {[10] = 0xFF, [11] = 0xFF};
-    struct sockaddr_storage ss;
-    socklen_t n = sizeof(ss);
-
-    if (getpeername(conn->fd, (struct sockaddr *)&ss, &n) != 0)
-        return;
-    if (ss.ss_family == AF_INET) {
-        struct sockaddr_in in;
-
-        memcpy(&in, &ss, sizeof(in));
-        memcpy(conn->peer, &in.sin_addr, 4);
-        conn->peer_n = 4;
-    } else if (ss.ss_family == AF_INET6) {
-        struct sockaddr_in6 in6;
-        bool is_v4;
-
-        memcpy(&in6, &ss, sizeof(in6));
-        is_v4 = memcmp(&in6.sin6_addr, mapped, sizeof(mapped)) == 0;
-        conn->peer_n = is_v4 ? 4 : 16;
-        memcpy(conn->peer, (uint8_t *)&in6.sin6_addr + (is_v4 ? 12 : 0),
-               conn->peer_n);
-    }
-}
-
-static void
-conn_open(struct http_loop *loop, struct MHD_Connection *mhd, void **context)
-{
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
-    struct http_conn *conn = calloc(1, sizeof(*conn));
-
-    *context = conn;
-    loop->opened++;
-    if (conn == NULL || info == NULL)
-        return; /* http_request_begin then refuses its requests */
-    conn->loop = loop;
-    conn->fd = info->connect_fd;
-    peer_set(conn);
-    http_conn_phase(conn, HTTP_IDLE);
-    conn->next = loop->conns;
-    if (conn->next != NULL)
-        conn->next->prev = conn;
-    loop->conns = conn;
-}
-
-static void
-connection_uncount(struct http_loop *loop)
-{
-    atomic_fetch_sub(&loop->connections, 1);
-    atomic_fetch_sub(&loop->server->connections, 1);
-}
-
-static void
-conn_close(struct http_loop *loop, void **context)
-{
-    struct http_conn *conn = *context;
-
-    *context = NULL;
-    connection_uncount(loop);
-    if (conn == NULL)
-        return;
-    if (conn->request != NULL)
-        http_request_drop(conn->request);
-    if (conn->prev != NULL)
-        conn->prev->next = conn->next;
-    else if (loop->conns == conn)
-        loop->conns = conn->next;
-    if (conn->next != NULL)
-        conn->next->prev = conn->prev;
-    free(conn);
-}
-
-static void
-conn_notify(void *cls, struct MHD_Connection *mhd, void **context,
-            enum MHD_ConnectionNotificationCode code)
-{
-    if (code == MHD_CONNECTION_NOTIFY_STARTED)
-        conn_open(cls, mhd, context);
-    else
-        conn_close(cls, context);
-}
-
-/* MHD says nothing before a request's line is whole, so a sender who dribbles the line is
- * found by asking the kernel when data last came: after the connection fell idle. */
-static bool
-line_begun(const struct http_conn *conn, int64_t now_us)
-{
-    struct tcp_info info;
-    socklen_t n = sizeof(info);
-    const int64_t slack_us = 20000; /* the kernel's figure is in ticks */
-
-    if (getsockopt(conn->fd, IPPROTO_TCP, TCP_INFO, &info, &n) != 0)
-        return false;
-    return now_us - (int64_t)info.tcpi_last_data_recv * 1000 >
-           conn->since_us + slack_us;
-}
-
-/* Our own deadlines: MHD's time-out starts anew with every byte. */
-static void
-loop_sweep(struct http_loop *loop, int64_t now_us)
-{
-    const struct http_config *cfg = &loop->server->cfg;
-
-    for (struct http_conn *conn = loop->conns; conn != NULL; conn = conn->next) {
-        int64_t limit_us =
-            conn->phase == HTTP_RECEIVING ? cfg->request_us_max : cfg->idle_us_max;
-
-        if (conn->phase == HTTP_HANDLING || conn->cut)
-            continue;
-        if (now_us - conn->since_us > limit_us) {
-            conn->cut = true;
-            (void)shutdown(conn->fd, SHUT_RDWR);
-        } else if (conn->phase == HTTP_IDLE && line_begun(conn, now_us)) {
-            http_conn_phase(conn, HTTP_RECEIVING);
-        }
-    }
-}
 
 static int64_t
 sweep_period_us(const struct http_config *cfg)
@@ -232,14 +103,14 @@ connection_add(struct http_loop *loop, int fd)
 
     if (getpeername(fd, (struct sockaddr *)&ss, &size) != 0) { /* gone already */
         (void)close(fd);
-        connection_uncount(loop);
+        http_conn_uncount(loop);
         return;
     }
     /* On failure MHD closes fd; conn_close has counted it off if conn_open was called. */
     if (MHD_add_connection(loop->daemon, fd, (struct sockaddr *)&ss, size) !=
             MHD_YES &&
         loop->opened == opened)
-        connection_uncount(loop);
+        http_conn_uncount(loop);
 }
 
 static void
@@ -286,7 +157,7 @@ loop_turn(struct http_loop *loop, bool accepts)
         http_loop_resume(loop);
     (void)MHD_run(loop->daemon);
     if (now_us >= loop->sweep_us) {
-        loop_sweep(loop, now_us);
+        http_loop_sweep(loop, now_us);
         loop->sweep_us = now_us + sweep_period_us(&server->cfg);
     }
 }
@@ -384,7 +255,7 @@ loop_open(struct http_loop *loop, struct why *why)
         return err_set(why, ERR_FATAL, "http: no descriptors: %s", strerror(errno));
     loop->daemon = MHD_start_daemon(
         flags, 0, NULL, NULL, http_request_serve, loop,
-        MHD_OPTION_NOTIFY_CONNECTION, conn_notify, loop,
+        MHD_OPTION_NOTIFY_CONNECTION, http_conn_notify, loop,
         MHD_OPTION_NOTIFY_COMPLETED, http_request_end, loop,
         MHD_OPTION_URI_LOG_CALLBACK, http_request_begin, loop,
         MHD_OPTION_CONNECTION_LIMIT, loop->server->cfg.connections_max,

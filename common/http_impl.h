@@ -1,9 +1,13 @@
-/* common/http_impl.h - what http.c (sockets, loops, deadlines) and http_request.c (one
- * request from its headers to its answer) share. Nobody else includes it.
+/* common/http_impl.h - what the http*.c share; nobody else includes it.
  *
  *   accept (loop 0) --pipe--> loop of fewest connections: MHD_add_connection
  *   poll(MHD's epoll fd, wake fd, pipe) -> MHD_run -> handler -> suspend
  *   any thread: http_respond -> loop's done stack, one wake -> resume -> answer
+ *
+ * http.c       sockets and loops
+ * http_conn.c    connections and their deadlines
+ * http_request.c a request's headers and body
+ * http_answer.c  its answer
  *
  * Each loop thread has a libmicrohttpd daemon of its own and is the only one that runs
  * it; other threads touch only `done`, `wake_fd` and the atomics.
@@ -123,6 +127,12 @@ void http_request_drop(struct http_request *request);
 /* Takes every answered request off the done stack and lets MHD go on with it. */
 void http_loop_resume(struct http_loop *loop);
 void http_loop_wake(struct http_loop *loop);
+enum MHD_Result http_answer_queue(struct http_request *request);
+void http_conn_notify(void *cls, struct MHD_Connection *mhd, void **context,
+                      enum MHD_ConnectionNotificationCode code);
+void http_conn_uncount(struct http_loop *loop);
+/* Cuts off who is past its limit. */
+void http_loop_sweep(struct http_loop *loop, int64_t now_us);
 void http_conn_phase(struct http_conn *conn, enum http_phase phase);
 
 #endif

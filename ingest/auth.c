@@ -87,7 +87,7 @@ auth_check(struct auth *auth, struct str header, uint32_t scope,
     const struct master *master;
     struct slot *slot;
     uint64_t hash;
-    bool known;
+    bool known, loaded;
 
     if (text.n == 0)
         return AUTH_MISSING;
@@ -103,9 +103,10 @@ auth_check(struct auth *auth, struct str header, uint32_t scope,
             memcmp(slot->text, text.p, text.n) == 0;
     if (!known)
         known = slot_fill(slot, master, text, hash);
+    loaded = master->version > 0 || master->keys_n > 0;
     master_drop(auth->master, master);
     if (!known)
-        return AUTH_UNKNOWN;
+        return loaded ? AUTH_UNKNOWN : AUTH_NOT_READY;
     *who = slot->who;
     return (slot->scopes & scope) == scope ? AUTH_OK : AUTH_SCOPE;
 }
