@@ -119,7 +119,7 @@ env_open(MDB_env **out, const char *path, const struct lmdbenv_config *cfg,
 static void
 made_remove(const char *make)
 {
-    char path[FILE_PATH_MAX];
+    char path[FILE_PATH_MAX + 16];
 
     (void)snprintf(path, sizeof(path), "%s/data.mdb", make);
     (void)unlink(path);
