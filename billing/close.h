@@ -35,7 +35,8 @@ struct close_input {
     const char *judge_dir;
     const struct master *master;
     struct pg *pg;
-    struct clicklog *log; /* this machine's, for its *received* counts; may be NULL */
+    struct clicklog
+        *log; /* this machine's, for its *received* counts; may be NULL */
     int32_t day;
     const char *zone; /* NULL: all */
     int64_t now_us;

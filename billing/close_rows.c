@@ -39,10 +39,9 @@ text_keep(struct close_rows *rows, struct str s)
 static uint64_t
 row_hash(const struct sums_row *row)
 {
-    uint64_t numbers[4] = {row->account, (uint64_t)row->unit_price_micros,
-                           (uint64_t)row->kind << 16 | (uint64_t)row->reason << 8 |
-                               row->device,
-                           0};
+    uint64_t numbers[4] = {
+        row->account, (uint64_t)row->unit_price_micros,
+        (uint64_t)row->kind << 16 | (uint64_t)row->reason << 8 | row->device, 0};
     uint64_t hash = hash64(numbers, sizeof(numbers), 0);
 
     hash = hash64(row->campaign.p, row->campaign.n, hash);
@@ -54,10 +53,12 @@ row_hash(const struct sums_row *row)
 static bool
 row_same(const struct sums_row *a, const struct sums_row *b)
 {
-    return a->account == b->account && a->unit_price_micros == b->unit_price_micros &&
-           a->kind == b->kind && a->reason == b->reason && a->device == b->device &&
+    return a->account == b->account &&
+           a->unit_price_micros == b->unit_price_micros && a->kind == b->kind &&
+           a->reason == b->reason && a->device == b->device &&
            str_equal(a->campaign, b->campaign) && str_equal(a->ad, b->ad) &&
-           str_equal(a->country, b->country) && str_equal(a->publisher, b->publisher);
+           str_equal(a->country, b->country) &&
+           str_equal(a->publisher, b->publisher);
 }
 
 static uint64_t
@@ -126,14 +127,16 @@ close_rows_campaign(struct close_rows *rows, uint32_t account, struct str campai
     uint32_t mask = rows->campaign_slots_n - 1;
     uint32_t at = (uint32_t)campaign_hash(account, campaign) & mask;
     for (; rows->campaign_slots[at] != 0; at = (at + 1) & mask) {
-        struct close_campaign *there = &rows->campaigns[rows->campaign_slots[at] - 1];
+        struct close_campaign *there =
+            &rows->campaigns[rows->campaign_slots[at] - 1];
         if (there->account == account && str_equal(there->campaign, campaign))
             return there;
     }
     struct str kept = text_keep(rows, campaign);
-    if (kept.p == NULL || !array_grow((void **)&rows->campaigns, &rows->campaigns_cap,
-                                      rows->campaigns_n, CLOSE_CAMPAIGNS_MAX,
-                                      sizeof(*rows->campaigns)))
+    if (kept.p == NULL ||
+        !array_grow((void **)&rows->campaigns, &rows->campaigns_cap,
+                    rows->campaigns_n, CLOSE_CAMPAIGNS_MAX,
+                    sizeof(*rows->campaigns)))
         return NULL;
     struct close_campaign *made = &rows->campaigns[rows->campaigns_n++];
     *made = (struct close_campaign){.account = account, .campaign = kept};
@@ -180,9 +183,10 @@ close_rows_add(struct close_rows *rows, const struct sums_row *row, struct why *
         sum == NULL ? NULL : close_rows_campaign(rows, row->account, row->campaign);
 
     if (campaign == NULL)
-        return err_set(why, ERR_FULL,
-                       "close: over %d different rows in one zone's day, or no memory",
-                       CLOSE_ROWS_MAX);
+        return err_set(
+            why, ERR_FULL,
+            "close: over %d different rows in one zone's day, or no memory",
+            CLOSE_ROWS_MAX);
     sum->clicks += row->clicks;
     sum->conflicts += row->conflicts;
     sum->cost_micros += row->cost_micros;

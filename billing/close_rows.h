@@ -22,7 +22,8 @@ enum { CLOSE_ROWS_MAX = 3000000, CLOSE_CAMPAIGNS_MAX = 3000000 };
 struct close_campaign {
     uint32_t account;
     struct str campaign;
-    uint64_t received;
+    uint64_t
+        received; /* wraps below 0 when less was received than posted: a difference */
     uint64_t kinds[VERDICT_KINDS_N];
     uint64_t conflicts;
     money_wide cost_micros;
@@ -43,8 +44,8 @@ struct close_rows {
 enum err close_rows_add(struct close_rows *rows, const struct sums_row *row,
                         struct why *why);
 /* The campaign's totals, made at first use. NULL: no memory, or the limit. */
-struct close_campaign *close_rows_campaign(struct close_rows *rows, uint32_t account,
-                                           struct str campaign);
+struct close_campaign *close_rows_campaign(struct close_rows *rows,
+                                           uint32_t account, struct str campaign);
 void close_rows_free(struct close_rows *rows);
 
 #endif

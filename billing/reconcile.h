@@ -23,6 +23,8 @@
     X(master_changed, "campaign data changed in between")                          \
     X(live_warming, "live tables were cold or full")                               \
     X(over_budget, "the daily budget was spent")                                   \
+    X(look_back,                                                                   \
+      "the judge looks back one to two hours of receipt, the live tables further") \
     X(live_missing, "no live verdict was recorded")                                \
     X(unexplained, "none of these: a defect")
 
@@ -31,9 +33,8 @@ struct reconcile_result {
 };
 
 /* Local day `day` of every campaign; table (or JSON) into out. */
-enum err reconcile_day(const char *archive_dir, const char *judge_dir,
-                       const struct master *master, int32_t day, bool json,
-                       struct buf *out, struct reconcile_result *result,
-                       struct why *why);
+enum err reconcile_day(const char *archive_dir, const struct master *master,
+                       int32_t day, bool json, struct buf *out,
+                       struct reconcile_result *result, struct why *why);
 
 #endif

@@ -2,11 +2,13 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "billing/close.h"
 #include "billing/invoice.h"
 #include "billing/judge.h"
 #include "billing/reconcile.h"
+#include "common/clicklog.h"
 #include "common/clock.h"
 #include "common/file.h"
 #include "deploy/session.h"
@@ -80,6 +82,26 @@ command_judge(const struct command *c, struct config *config, struct args *args)
     return EXIT_GOOD;
 }
 
+/* The counts of this machine's log, if it has one: a running ingest may write on. */
+static enum err
+log_open(const struct config *config, struct clicklog **log, struct why *why)
+{
+    char dir[FILE_PATH_MAX];
+
+    (void)snprintf(dir, sizeof(dir), "%s/log", config->data_dir);
+    const struct clicklog_config cfg = {
+        .dir = dir,
+        .partitions = (uint32_t)config->clicklog_partitions,
+        .map_bytes = (uint64_t)config->clicklog_map_bytes,
+        .bytes_max = (uint64_t)config->clicklog_bytes_max,
+        .read_only = true,
+    };
+    *log = NULL;
+    if (access(dir, F_OK) != 0)
+        return ERR_OK;
+    return clicklog_open(log, &cfg, why);
+}
+
 static enum err
 day_close(struct session *session, int32_t day, const char *zone, bool force,
           struct close_result *result, struct why *why)
@@ -88,8 +110,11 @@ day_close(struct session *session, int32_t day, const char *zone, bool force,
     struct judge_result judged = {0};
     int64_t now_us = clock_now_us();
     int64_t until_us = force ? now_us : clock_floor(now_us, CLOCK_HOUR_US);
+    struct clicklog *log = NULL;
     enum err err = judge_until(session, until_us, force, &judged, why);
 
+    if (err == ERR_OK)
+        err = log_open(session->config, &log, why);
     if (err != ERR_OK)
         return err;
     const struct close_input in = {
@@ -98,6 +123,7 @@ day_close(struct session *session, int32_t day, const char *zone, bool force,
         .judge_dir = session->judge_dir,
         .master = session->snapshot,
         .pg = session->pg,
+        .log = log,
         .day = day,
         .zone = zone,
         .now_us = now_us,
@@ -106,6 +132,7 @@ day_close(struct session *session, int32_t day, const char *zone, bool force,
         .progress_ctx = &progress,
     };
     err = close_day(&in, result, why);
+    clicklog_close(&log);
     progress_end(&progress);
     return err;
 }
@@ -155,8 +182,7 @@ command_reconcile(const struct command *c, struct config *config, struct args *a
         return EXIT_USAGE;
     enum err err = session_open(&session, config, &why);
     if (err == ERR_OK)
-        err = reconcile_day(session.archive_dir, session.judge_dir,
-                            session.snapshot, day, json, &out, &result, &why);
+        err = reconcile_day(session.archive_dir, session.snapshot, day, json, &out, &result, &why);
     session_close(&session);
     if (err == ERR_OK)
         (void)fwrite(out.p, 1, out.n, stdout);

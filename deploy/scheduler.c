@@ -46,6 +46,7 @@ days_close(struct stages *stages, const struct master *master, struct pg *pg)
             .judge_dir = stages->judge_dir,
             .master = master,
             .pg = pg,
+            .log = stages->log,
             .day = day,
             .now_us = now_us,
         };
