@@ -181,10 +181,10 @@ line_next(struct str *rest, struct str *line)
     return false;
 }
 
-/* Is a body of several lines that starts with an object one click over many lines, or
- * one a line? "}" at a line's end and "{" at the next one's begin never stand in one
- * object. A broken body goes by lines when its second line begins an object, so that one
- * bad line costs only itself. */
+/* Is a body of several lines one click over many lines, or one a line? A first line that
+ * is a whole object decides, as do "}" at a line's end and "{" at the next one's begin,
+ * which never stand in one object. A broken body goes by lines when its second line
+ * begins an object, so that one bad line costs only itself. */
 static bool
 is_lines(struct click_parser *parser, struct str body)
 {
@@ -192,7 +192,8 @@ is_lines(struct click_parser *parser, struct str body)
 
     if (!line_next(&rest, &first) || !line_next(&rest, &second))
         return false;
-    if (second.p[0] == '{' && first.p[first.n - 1] == '}')
+    if (first.p[first.n - 1] == '}' &&
+        (second.p[0] == '{' || is_one_value(parser, first)))
         return true;
     return !is_one_value(parser, body) && second.p[0] == '{';
 }
