@@ -3,10 +3,12 @@
 #ifndef TESTS_COMMON_CLICKLOG_FIXTURE_H
 #define TESTS_COMMON_CLICKLOG_FIXTURE_H
 
+#include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/clicklog.h"
 
@@ -46,13 +48,31 @@ folder_make(void)
 }
 
 static inline void
+path_remove(const char *path)
+{
+    DIR *dir = opendir(path);
+    struct dirent *entry;
+    char child[1024];
+
+    if (dir == NULL) {
+        (void)unlink(path);
+        return;
+    }
+    while ((entry = readdir(dir)) != NULL) {
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+            continue;
+        if (snprintf(child, sizeof(child), "%s/%s", path, entry->d_name) <
+            (int)sizeof(child))
+            path_remove(child);
+    }
+    (void)closedir(dir);
+    (void)rmdir(path);
+}
+
+static inline void
 folder_remove(const struct folder *folder)
 {
-    char command[128];
-
-    (void)snprintf(command, sizeof(command), "rm -rf '%s'", folder->path);
-    if (system(command) != 0)
-        exit(1);
+    path_remove(folder->path);
 }
 
 /* splitmix64: a fixed seed makes a fixed test. */

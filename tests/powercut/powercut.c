@@ -11,8 +11,9 @@
  * the folder is synced; writes to descriptors opened with O_SYNC or O_DSYNC at once.
  *
  * SIGUSR2 wakes a thread of the shim. It takes the lock that every followed call holds,
- * so no write is half-way and none follows, reverts, and ends the process. What another
- * thread sends to the network meanwhile was promised before: its fsync had returned.
+ * so no write is half-way and none follows, freezes the other threads, reverts, and ends
+ * the process. What another thread sends to the network before it is frozen was promised
+ * before: its fsync had returned.
  *
  *   POWERCUT_SEED unset, 0  everything unsynced is lost
  *   POWERCUT_SEED n         each unsynced page is lost or kept by a coin, sizes too; of the
@@ -39,37 +40,104 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tests/powercut/undo.h"
 
 enum { EXIT_CUT = 137 };
 
+/* What getdents64 gives of /proc/self/task. */
+struct task {
+    uint64_t ino;
+    int64_t off;
+    unsigned short size;
+    unsigned char type;
+    char name[];
+};
+
+static void on_signal(int number);
+
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static atomic_bool on, thread_runs;
+static atomic_bool on, thread_runs, cutting;
+static atomic_uint frozen; /* threads that have stopped for the cut */
 static int wake[2] = {-1, -1};
+
+/* Sends SIGUSR2 to every other thread; returns how many there are. */
+static unsigned
+threads_signal(void)
+{
+    char bytes[4096] __attribute__((aligned(8)));
+    long self = syscall(SYS_gettid), n;
+    int fd = (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/task", O_RDONLY, 0);
+    unsigned others = 0;
+
+    if (fd < 0)
+        abort();
+    while ((n = syscall(SYS_getdents64, fd, bytes, sizeof(bytes))) > 0)
+        for (long at = 0; at < n;) {
+            const struct task *task = (const void *)(bytes + at);
+            long tid = strtol(task->name, NULL, 10);
+
+            at += task->size;
+            if (tid <= 0 || tid == self)
+                continue;
+            others++;
+            (void)syscall(SYS_tgkill, getpid(), tid, SIGUSR2);
+        }
+    (void)syscall(SYS_close, fd);
+    return others;
+}
+
+/* Stops the other threads where they are: what they would read from the map while it is
+ * reverted must reach nobody. One that blocks the signal, or sits in the kernel, is waited
+ * for a second; SIGBUS stops it should it touch what is gone. */
+static void
+threads_freeze(void)
+{
+    struct sigaction action = {.sa_handler = on_signal};
+    const struct timespec tick = {.tv_nsec = 1000000};
+
+    (void)sigaction(SIGBUS, &action, NULL);
+    atomic_store(&cutting, true);
+    for (int tries = 0; tries < 1000 && atomic_load(&frozen) < threads_signal();
+         tries++)
+        (void)nanosleep(&tick, NULL);
+}
+
+/* From here on nothing may need a lock that a frozen thread holds: no malloc, no stdio. */
+static _Noreturn void
+cut_now(uint64_t seed)
+{
+    struct undo_result r;
+    char line[256];
+    int n;
+
+    (void)pthread_mutex_lock(&lock); /* and never let go */
+    threads_freeze();
+    undo_revert(seed, &r);
+    n = snprintf(line, sizeof(line),
+                 "powercut: pid=%ld seed=%llu files=%llu pages=%llu lost=%llu "
+                 "changes=%llu lost=%llu\n",
+                 (long)getpid(), (unsigned long long)seed,
+                 (unsigned long long)r.files, (unsigned long long)r.pages,
+                 (unsigned long long)r.pages_lost, (unsigned long long)r.changes,
+                 (unsigned long long)r.changes_lost);
+    (void)syscall(SYS_write, 2, line, n);
+    _exit(EXIT_CUT);
+}
 
 static void *
 cut(void *unused)
 {
     const char *text = getenv("POWERCUT_SEED");
     uint64_t seed = text == NULL ? 0 : strtoull(text, NULL, 10);
-    struct undo_result r;
     char byte;
 
     (void)unused;
     while (read(wake[0], &byte, 1) != 1)
         ;
-    (void)pthread_mutex_lock(&lock); /* and never let go */
-    undo_revert(seed, &r);
-    fprintf(
-        stderr,
-        "powercut: pid=%ld seed=%llu files=%llu pages=%llu lost=%llu changes=%llu "
-        "lost=%llu\n",
-        (long)getpid(), (unsigned long long)seed, (unsigned long long)r.files,
-        (unsigned long long)r.pages, (unsigned long long)r.pages_lost,
-        (unsigned long long)r.changes, (unsigned long long)r.changes_lost);
-    _exit(EXIT_CUT);
+    cut_now(seed);
 }
 
 static void
@@ -78,6 +146,11 @@ on_signal(int number)
     int saved = errno;
 
     (void)number;
+    if (atomic_load(&cutting)) {
+        atomic_fetch_add(&frozen, 1);
+        for (;;)
+            (void)pause();
+    }
     if (!atomic_load(&thread_runs) || syscall(SYS_write, wake[1], "", 1) != 1)
         _exit(EXIT_CUT); /* nothing was written yet */
     errno = saved;

@@ -67,7 +67,10 @@ child_end(const struct child *child)
         last = promise;
     (void)close(child->promises);
     CHECK(waitpid(child->pid, &status, 0) == child->pid);
-    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == EXIT_CUT);
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != EXIT_CUT) {
+        fprintf(stderr, "the child ended with wait status %#x\n", (unsigned)status);
+        exit(1);
+    }
     return last;
 }
 

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -430,13 +429,37 @@ undo_cancel(void)
     change_free(&undo.changes[--undo.changes_n]);
 }
 
-static int
-entry_remove(const char *path, const struct stat *st, int kind, struct FTW *ftw)
+/* Other threads may be frozen inside malloc: so no opendir here. */
+struct entry {
+    uint64_t ino;
+    int64_t off;
+    unsigned short size;
+    unsigned char type;
+    char name[];
+};
+
+static void
+tree_remove(const char *path)
 {
-    (void)st;
-    (void)ftw;
-    return (int)syscall(SYS_unlinkat, AT_FDCWD, path,
-                        kind == FTW_DP ? AT_REMOVEDIR : 0);
+    char bytes[4096] __attribute__((aligned(8))), child[UNDO_PATH_MAX];
+    int fd = raw_open(path, O_RDONLY | O_DIRECTORY);
+    long n;
+
+    while (fd >= 0 && (n = syscall(SYS_getdents64, fd, bytes, sizeof(bytes))) > 0)
+        for (long at = 0; at < n;) {
+            const struct entry *entry = (const void *)(bytes + at);
+
+            at += entry->size;
+            if (strcmp(entry->name, ".") == 0 || strcmp(entry->name, "..") == 0 ||
+                snprintf(child, sizeof(child), "%s/%s", path, entry->name) >=
+                    (int)sizeof(child))
+                continue;
+            if (syscall(SYS_unlinkat, AT_FDCWD, child, 0) != 0)
+                tree_remove(child);
+        }
+    if (fd >= 0)
+        (void)syscall(SYS_close, fd);
+    (void)syscall(SYS_unlinkat, AT_FDCWD, path, AT_REMOVEDIR);
 }
 
 static void
@@ -447,7 +470,7 @@ change_revert(const struct change *change)
         (void)syscall(SYS_unlink, change->path);
         break;
     case MAKES_FOLDER: /* what is in it cannot be reached without it */
-        (void)nftw(change->path, entry_remove, 16, FTW_DEPTH | FTW_PHYS);
+        tree_remove(change->path);
         break;
     case UNLINKS:
         break;
