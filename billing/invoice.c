@@ -422,22 +422,45 @@ invoice_finalise(struct pg *pg, const char *month, const char *advertiser,
     return err;
 }
 
+/* Issued invoices as they were issued, drafts as they stand. */
+static enum err
+export_rows(struct pg *pg, const struct pg_result *rows, struct buf *out,
+            struct why *why)
+{
+    enum err err = ERR_OK;
+
+    for (int i = 0; err == ERR_OK && i < pg_rows(rows); i++) {
+        const char *only[] = {pg_value(rows, i, 0), NULL};
+        const char *issued = pg_value(rows, i, 1);
+        if (issued != NULL)
+            buf_add_text(out, issued);
+        else
+            err = invoice_csv(pg, "i.id = $1::bigint", only, out, why);
+    }
+    return err;
+}
+
 enum err
 invoice_export_csv(struct pg *pg, const char *month, const char *number,
                    struct buf *out, struct why *why)
 {
     char first[DATE_SIZE];
-    enum err err;
+    struct pg_result *rows = NULL;
 
+    month_bounds(month, first);
+    const char *params[] = {first, number};
+    enum err err =
+        pg_exec(pg,
+                "SELECT id, convert_from(csv, 'UTF8') FROM invoice WHERE "
+                "CASE WHEN $2::text IS NULL THEN month = $1 ELSE number = $2 END "
+                "ORDER BY number NULLS LAST, advertiser_id, id",
+                params, 2, &rows, why);
+    if (err == ERR_OK && number != NULL && pg_rows(rows) == 0)
+        err = err_set(why, ERR_NOTFOUND, "invoice: there is no invoice %s", number);
     invoice_csv_header(out);
-    if (number != NULL) {
-        const char *params[] = {number, NULL};
-        err = invoice_csv(pg, "i.number = $1", params, out, why);
-    } else {
-        month_bounds(month, first);
-        const char *params[] = {first, NULL};
-        err = invoice_csv(pg, "i.month = $1::date", params, out, why);
-    }
+    if (err == ERR_OK)
+        err = export_rows(pg, rows, out, why);
+    pg_result_free(&rows);
     if (err == ERR_OK && out->failed)
         return err_set(why, ERR_NOMEM, "invoice: no memory for the CSV");
     return err;

@@ -182,7 +182,8 @@ command_reconcile(const struct command *c, struct config *config, struct args *a
         return EXIT_USAGE;
     enum err err = session_open(&session, config, &why);
     if (err == ERR_OK)
-        err = reconcile_day(session.archive_dir, session.snapshot, day, json, &out, &result, &why);
+        err = reconcile_day(session.archive_dir, session.snapshot, day, json, &out,
+                            &result, &why);
     session_close(&session);
     if (err == ERR_OK)
         (void)fwrite(out.p, 1, out.n, stdout);

@@ -1,0 +1,47 @@
+#include "deploy/command.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "billing/click_find.h"
+#include "common/buf.h"
+#include "deploy/session.h"
+#include "schema/text.h"
+
+enum { OUT_BYTES_MAX = 4 << 20 };
+
+int
+command_click(const struct command *c, struct config *config, struct args *args)
+{
+    bool json = args_flag(args, "--json");
+    const char *verb = args_word(args), *id = args_word(args);
+    struct buf out = BUF_MAX(OUT_BYTES_MAX);
+    struct session session;
+    struct why why = {{0}};
+    uint8_t event_id[16];
+    uint32_t found = 0;
+
+    if (!args_done(args, c))
+        return EXIT_USAGE;
+    if (verb == NULL || strcmp(verb, "show") != 0 || id == NULL ||
+        !uuid_parse(str_of(id), event_id)) {
+        fprintf(stderr, "clickledger click: say show EVENT_ID, a UUID\n");
+        return EXIT_USAGE;
+    }
+    enum err err = session_open(&session, config, &why);
+    if (err == ERR_OK)
+        err = click_find(session.archive_dir, session.judge_dir, event_id, 0, json,
+                         &out, &found, &why);
+    session_close(&session);
+    if (err == ERR_OK && found == 0)
+        err = err_set(
+            &why, ERR_NOTFOUND,
+            "no click %s in the archive; a click of the last minutes gets there "
+            "when its file is rolled (archive.roll_s)",
+            id);
+    if (err == ERR_OK)
+        (void)fwrite(out.p, 1, out.n, stdout);
+    buf_free(&out);
+    return err == ERR_OK ? EXIT_GOOD : command_failed(c, err, &why);
+}

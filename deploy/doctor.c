@@ -1,0 +1,338 @@
+/* clickledger doctor: looks at each part from outside, and says what to do. */
+#include "deploy/command.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+
+#include "billing/judge.h"
+#include "common/buf.h"
+#include "common/clicklog.h"
+#include "common/clock.h"
+#include "common/file.h"
+#include "common/pg.h"
+#include "common/redis.h"
+#include "deploy/stages.h"
+#include "schema/manifest.h"
+#include "schema/migrate.h"
+#include "schema/rediskeys.h"
+
+enum {
+    EVENT_LINES = 10,
+    EVENTS_BYTES_MAX = 64 << 20,
+    ARCHIVE_SLACK_S = 120,
+    JUDGE_SLACK_S = 7200,
+    LAG_MAX = 1000000,
+    CONNINFO_MAX = 1024,
+    DISK_FREE_PERCENT_MIN = 5,
+};
+
+enum finding { FINDING_GOOD, FINDING_NOTE, FINDING_BAD };
+
+struct doctor {
+    const struct config *config;
+    struct clicklog *log;
+    struct buf out;
+    bool json;
+    unsigned findings, bad;
+};
+
+static void
+say(struct doctor *doctor, enum finding finding, const char *part, const char *text,
+    const char *advice)
+{
+    static const char *const words[] = {"ok", "note", "BAD"};
+
+    doctor->bad += finding == FINDING_BAD;
+    if (doctor->json) {
+        buf_add_text(&doctor->out, doctor->findings == 0 ? "[" : ",");
+        buf_printf(&doctor->out,
+                   "{\"part\":\"%s\",\"state\":\"%s\",\"text\":", part,
+                   words[finding]);
+        buf_add_json(&doctor->out, str_of(text));
+        buf_add_text(&doctor->out, ",\"advice\":");
+        buf_add_json(&doctor->out, str_of(advice));
+        buf_add_text(&doctor->out, "}");
+    } else {
+        buf_printf(&doctor->out, "%-5s %-10s %s\n", words[finding], part, text);
+        if (advice[0] != '\0')
+            buf_printf(&doctor->out, "                 -> %s\n", advice);
+    }
+    doctor->findings++;
+}
+
+static void
+disk_look(struct doctor *doctor)
+{
+    struct statvfs fs;
+    char text[256];
+
+    if (statvfs(doctor->config->data_dir, &fs) != 0) {
+        say(doctor, FINDING_BAD, "disk", "the data directory is not there",
+            "check data.dir, and start `clickledger run`");
+        return;
+    }
+    uint64_t free_mb = (uint64_t)fs.f_bavail * fs.f_frsize >> 20;
+    bool low = fs.f_bavail * 100 < fs.f_blocks * DISK_FREE_PERCENT_MIN;
+    (void)snprintf(text, sizeof(text), "%llu MB free below %s",
+                   (unsigned long long)free_mb, doctor->config->data_dir);
+    say(doctor, low ? FINDING_BAD : FINDING_GOOD, "disk", text,
+        low ? "free some: when the disk is full, ingest answers 503" : "");
+}
+
+static void
+log_look(struct doctor *doctor)
+{
+    char dir[FILE_PATH_MAX], text[512];
+    struct clicklog_stats stats;
+    struct why why = {{0}};
+
+    (void)snprintf(dir, sizeof(dir), "%s/log", doctor->config->data_dir);
+    const struct clicklog_config cfg = {
+        .dir = dir,
+        .partitions = (uint32_t)doctor->config->clicklog_partitions,
+        .map_bytes = (uint64_t)doctor->config->clicklog_map_bytes,
+        .bytes_max = (uint64_t)doctor->config->clicklog_bytes_max,
+        .read_only = true,
+    };
+    if (clicklog_open(&doctor->log, &cfg, &why) != ERR_OK) {
+        say(doctor, FINDING_BAD, "log", why.text, "start `clickledger run`");
+        return;
+    }
+    clicklog_stats_get(doctor->log, &stats);
+    bool full = stats.bytes_used > cfg.bytes_max / 10 * 9;
+    (void)snprintf(text, sizeof(text), "%llu MB of %llu MB",
+                   (unsigned long long)(stats.bytes_used >> 20),
+                   (unsigned long long)(cfg.bytes_max >> 20));
+    say(doctor, full ? FINDING_BAD : FINDING_GOOD, "log", text,
+        full ? "the archive does not keep up, or clicklog.bytes_max is too small"
+             : "");
+}
+
+static void
+archive_look(struct doctor *doctor)
+{
+    char dir[FILE_PATH_MAX], text[512], through[CLOCK_TEXT_SIZE];
+    struct manifest manifest;
+    struct why why = {{0}};
+    int64_t now_us = clock_now_us();
+
+    (void)snprintf(dir, sizeof(dir), "%s/archive", doctor->config->data_dir);
+    if (manifest_read(&manifest, dir, now_us - CLOCK_DAY_US, &why) != ERR_OK) {
+        say(doctor, FINDING_BAD, "archive", why.text, "start the archive stage");
+        return;
+    }
+    int64_t late_us =
+        now_us - manifest.through_us -
+        (doctor->config->archive_roll_s + ARCHIVE_SLACK_S) * CLOCK_SECOND_US;
+    (void)snprintf(text, sizeof(text),
+                   "%u files of the last day; complete until %s", manifest.files_n,
+                   clock_format_ms(manifest.through_us / 1000, through));
+    say(doctor, late_us > 0 ? FINDING_BAD : FINDING_GOOD, "archive", text,
+        late_us > 0
+            ? "it is behind: is the archive stage running, and its disk writable?"
+            : "");
+    manifest_free(&manifest);
+}
+
+static void
+judge_look(struct doctor *doctor)
+{
+    char dir[FILE_PATH_MAX], text[512], until[CLOCK_TEXT_SIZE];
+    struct judge_slice *slices = NULL;
+    struct why why = {{0}};
+    uint32_t n = 0;
+
+    (void)snprintf(dir, sizeof(dir), "%s/judge", doctor->config->data_dir);
+    enum err err = judge_slices(dir, &slices, &n, &why);
+    if (err != ERR_OK || n == 0) {
+        say(doctor, FINDING_NOTE, "judge", "nothing is judged yet",
+            "an hour of receipt is judged when it is over");
+        free(slices);
+        return;
+    }
+    int64_t to_us = slices[n - 1].to_us;
+    bool behind =
+        clock_now_us() - to_us > CLOCK_HOUR_US + JUDGE_SLACK_S * CLOCK_SECOND_US;
+    (void)snprintf(text, sizeof(text), "judged until %s",
+                   clock_format_ms(to_us / 1000, until));
+    say(doctor, behind ? FINDING_BAD : FINDING_GOOD, "judge", text,
+        behind ? "run `clickledger judge` and read what it says" : "");
+    free(slices);
+}
+
+static const char *
+field_of(const struct redis_reply *hash, const char *name, char *out, size_t size)
+{
+    out[0] = '\0';
+    for (size_t i = 0; i + 1 < hash->count; i += 2) {
+        if (str_equal(hash->items[i]->text, str_of(name)))
+            (void)snprintf(out, size, "%.*s", (int)hash->items[i + 1]->text.n,
+                           hash->items[i + 1]->text.p);
+    }
+    return out;
+}
+
+struct live {
+    uint64_t behind;
+    unsigned dirty, building, absent;
+};
+
+static enum err
+owner_look(struct doctor *doctor, struct redis *redis, uint32_t partition,
+           struct live *live, struct why *why)
+{
+    char key[REDISKEY_MAX], text[64];
+    struct redis_reply *reply = NULL;
+    uint64_t first = 0, next = 0;
+    const struct str words[] = {STR("HGETALL"),
+                                {key, rediskey_owner(key, partition)}};
+    enum err err = redis_command(redis, words, 2, &reply, why);
+
+    if (err != ERR_OK)
+        return err;
+    live->dirty += strcmp(field_of(reply, "dirty", text, sizeof(text)), "1") == 0;
+    live->building += field_of(reply, "building", text, sizeof(text))[0] != '\0';
+    uint64_t offset =
+        strtoull(field_of(reply, "offset", text, sizeof(text)), NULL, 10);
+    live->absent += reply->count == 0;
+    if (doctor->log != NULL &&
+        clicklog_range(doctor->log, partition, &first, &next, why) == ERR_OK &&
+        next > offset)
+        live->behind += next - offset;
+    redis_reply_free(&reply);
+    return ERR_OK;
+}
+
+static void
+redis_look(struct doctor *doctor)
+{
+    struct redis *redis = NULL;
+    struct live live = {0};
+    struct why why = {{0}};
+    char text[256];
+    uint32_t partitions = (uint32_t)doctor->config->clicklog_partitions;
+
+    enum err err = redis_open(&redis, doctor->config->redis_address,
+                              doctor->config->redis_timeout_ms * 1000, &why);
+    for (uint32_t p = 0; err == ERR_OK && p < partitions; p++)
+        err = owner_look(doctor, redis, p, &live, &why);
+    redis_close(&redis);
+    if (err != ERR_OK) {
+        say(doctor, FINDING_BAD, "redis", why.text,
+            "start Redis: live counts go on by themselves, nothing is lost");
+        return;
+    }
+    (void)snprintf(
+        text, sizeof(text),
+        "%llu clicks behind the log; %u partitions rebuilding, %u dirty, %u empty",
+        (unsigned long long)live.behind, live.building, live.dirty, live.absent);
+    bool bad = live.behind > LAG_MAX || live.absent == partitions;
+    say(doctor,
+        bad                              ? FINDING_BAD
+        : live.dirty + live.building > 0 ? FINDING_NOTE
+                                         : FINDING_GOOD,
+        "redis", text, bad ? "is the aggregate stage running?" : "");
+}
+
+static enum err
+blocked_look(struct doctor *doctor, struct pg *pg, struct why *why)
+{
+    struct pg_result *result = NULL;
+    char text[512];
+    enum err err =
+        pg_exec(pg,
+                "SELECT r.time_zone, r.day, left(c.differences, 200) FROM "
+                "billing_run r JOIN certificate c ON c.run_id = r.id "
+                "WHERE r.status = 'blocked' ORDER BY r.day LIMIT 10",
+                NULL, 0, &result, why);
+
+    for (int i = 0; err == ERR_OK && i < pg_rows(result); i++) {
+        (void)snprintf(text, sizeof(text), "day %s of %s is blocked: %s",
+                       pg_value(result, i, 1), pg_value(result, i, 0),
+                       pg_value(result, i, 2));
+        say(doctor, FINDING_BAD, "billing", text,
+            "received and judged clicks differ: find out why, then close the day "
+            "again");
+    }
+    if (err == ERR_OK && pg_rows(result) == 0)
+        say(doctor, FINDING_GOOD, "billing", "no day is blocked", "");
+    pg_result_free(&result);
+    return err;
+}
+
+static void
+postgres_look(struct doctor *doctor)
+{
+    char conninfo[CONNINFO_MAX];
+    struct pg *pg = NULL;
+    struct why why = {{0}};
+    int applied = 0;
+
+    enum err err =
+        postgres_conninfo(doctor->config, conninfo, sizeof(conninfo), &why);
+    if (err == ERR_OK)
+        err = pg_open(&pg, conninfo, &why);
+    if (err == ERR_OK)
+        err = migrate(pg, &applied, &why);
+    if (err == ERR_OK) {
+        say(doctor, FINDING_GOOD, "postgres",
+            "answers, and its tables are this binary's", "");
+        err = blocked_look(doctor, pg, &why);
+    }
+    if (err != ERR_OK)
+        say(doctor, FINDING_BAD, "postgres", why.text,
+            "clicks are accepted and counted meanwhile; billing waits");
+    pg_close(&pg);
+}
+
+/* What the live path did about trouble, by itself. */
+static void
+events_look(struct doctor *doctor)
+{
+    char path[FILE_PATH_MAX];
+    struct buf text = BUF_MAX(EVENTS_BYTES_MAX);
+    const char *lines[EVENT_LINES];
+    size_t n = 0;
+
+    (void)snprintf(path, sizeof(path), "%s/aggregate/events.log",
+                   doctor->config->data_dir);
+    if (file_read(path, &text, NULL) == ERR_OK && text.n > 0) {
+        buf_add(&text, "", 1);
+        char *at = (char *)text.p;
+        while (at != NULL && *at != '\0') {
+            lines[n++ % EVENT_LINES] = at;
+            at = strchr(at, '\n');
+            if (at != NULL)
+                *at++ = '\0';
+        }
+    }
+    size_t first = n > EVENT_LINES ? n - EVENT_LINES : 0;
+    for (size_t i = first; i < n; i++)
+        say(doctor, FINDING_NOTE, "live", lines[i % EVENT_LINES], "");
+    buf_free(&text);
+}
+
+int
+command_doctor(const struct command *c, struct config *config, struct args *args)
+{
+    struct doctor doctor = {.config = config, .out = BUF_MAX(EVENTS_BYTES_MAX)};
+
+    doctor.json = args_flag(args, "--json");
+    if (!args_done(args, c))
+        return EXIT_USAGE;
+    disk_look(&doctor);
+    log_look(&doctor);
+    archive_look(&doctor);
+    redis_look(&doctor);
+    judge_look(&doctor);
+    postgres_look(&doctor);
+    events_look(&doctor);
+    clicklog_close(&doctor.log);
+    if (doctor.json)
+        buf_add_text(&doctor.out, "]\n");
+    (void)fwrite(doctor.out.p, 1, doctor.out.n, stdout);
+    buf_free(&doctor.out);
+    return doctor.bad > 0 ? EXIT_FAILED : EXIT_GOOD;
+}
