@@ -161,6 +161,8 @@ change_commit(struct clicklog *log, struct change *change, struct why *why)
      * page stands and the pages of this transaction are free. */
     if (rc == EIO && lmdbenv_disk_is_full(&log->env, grown + COMMIT_SLACK))
         rc = ENOSPC;
+    if (rc != 0 && lmdbenv_is_dead(&log->env))
+        rc = MDB_PANIC; /* it was the meta page that failed */
     if (rc != 0)
         return change_error(log, rc, "cannot commit", why);
     change_publish(log, change);

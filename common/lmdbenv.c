@@ -65,6 +65,17 @@ lmdbenv_disk_is_full(const struct lmdbenv *env, uint64_t bytes)
     return (uint64_t)fs.f_bavail * fs.f_frsize < bytes;
 }
 
+bool
+lmdbenv_is_dead(struct lmdbenv *env)
+{
+    MDB_txn *txn = NULL;
+    int rc = mdb_txn_begin(env->env, NULL, MDB_RDONLY, &txn);
+
+    if (rc == 0)
+        mdb_txn_abort(txn);
+    return rc == MDB_PANIC;
+}
+
 static int
 tables_open(MDB_env *env, const struct lmdbenv_config *cfg, MDB_dbi *tables)
 {

@@ -58,4 +58,7 @@ enum err lmdbenv_error(int rc, const char *doing, const char *dir, struct why *w
 /* Whether the file system that holds the environment has less than bytes free. */
 bool lmdbenv_disk_is_full(const struct lmdbenv *env, uint64_t bytes);
 
+/* Whether LMDB has given the environment up: a meta page could not be written. */
+bool lmdbenv_is_dead(struct lmdbenv *env);
+
 #endif

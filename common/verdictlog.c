@@ -216,6 +216,8 @@ commit(struct verdictlog *log, MDB_txn *txn, uint64_t bytes, struct why *why)
 
     if (rc == EIO && lmdbenv_disk_is_full(&log->env, bytes + (1 << 20)))
         rc = ENOSPC; /* LMDB's word for a write cut short */
+    if (rc != 0 && lmdbenv_is_dead(&log->env))
+        rc = MDB_PANIC; /* it was the meta page that failed */
     return lmdbenv_error(rc, "cannot commit", log->env.dir, why);
 }
 
