@@ -460,7 +460,7 @@ def days_of(judged):
         row["received"] += 1
         row["verdicts"][j.verdict] += 1
         row["reasons"][j.reason] += 1
-        row["conflicts"] += j.conflict and j.verdict == "duplicate"
+        row["conflicts"] += j.conflict
         row["cost_micros"] += j.unit_price
     return days
 
@@ -517,7 +517,7 @@ def certificates_of(judged):
         row = runs.setdefault((j.zone, j.day), collections.Counter())
         row["received"] += 1
         row[j.verdict] += 1
-        row["conflicts"] += j.conflict and j.verdict == "duplicate"
+        row["conflicts"] += j.conflict
     return runs
 
 
