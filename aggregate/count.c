@@ -327,15 +327,18 @@ row_derive(struct windows *w, uint32_t i)
 {
     struct row *row = &w->rows[i];
     struct row *parent = row->parent == 0 ? NULL : &w->rows[row->parent];
+    int64_t any = 0;
 
     for (unsigned k = 0; k < WINDOW_TOTALS_N; k++) {
+        any |= row->new_totals[k];
         if (parent != NULL) {
             parent->totals[k] += row->new_totals[k];
             parent->new_totals[k] += row->new_totals[k];
         }
         row->new_totals[k] = 0;
     }
-    if (parent != NULL) {
+    /* Nothing new, nothing to write: a parent may not even be loaded yet. */
+    if (parent != NULL && any != 0) {
         parent->touched_us = row->touched_us;
         window_row_dirty(w, row->parent);
     }

@@ -1,0 +1,139 @@
+/* aggregate/part.h - one partition as its owner runs it.
+ *
+ *      CLAIM --owner_claim--> RUN --flush refused, rows failed--> CLAIM
+ *                              |--Redis has a higher epoch-----> LOST --30 s of silence--> CLAIM
+ *
+ * Offsets, always flushed <= read_next:
+ *   flushed     Redis has everything below it (of the generation we write)
+ *   inflight    the highest offset of a flush whose answer is not known; else == flushed
+ *   sending     the offset that the flush now under way stores
+ *   read_next   counted in memory
+ *   judged      [judged_base, judged_base + judged_n): verdicts made and not yet on record
+ *   fed_next    the fraud tables have seen everything below it: nothing is fed twice
+ *
+ * Nothing is forgotten before its verdict is durable: every way back (reset) records first,
+ * so that what is read again gets the verdict that it had.
+ *
+ * Threads  None: the worker's. part->flushed_shared is read by any.
+ */
+#ifndef AGGREGATE_PART_H
+#define AGGREGATE_PART_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "aggregate/aggregate.h"
+#include "aggregate/events.h"
+#include "aggregate/owner.h"
+#include "aggregate/source.h"
+#include "aggregate/window.h"
+#include "common/metrics.h"
+#include "fraud/fraud.h"
+
+enum {
+    PART_BATCH = 512,
+    /* Clicks counted and not flushed; then the partition waits for Redis. */
+    PART_UNFLUSHED_MAX = 1 << 18,
+    /* Clicks of the last hours that warm the fraud tables at start, all partitions. */
+    PART_WARM_CLICKS_MAX = 2000000,
+    PART_LOST_S =
+        30, /* of silence, until a partition taken from us is claimed again */
+    PART_GAP_TRIES = 5,            /* re-reads before a gap is an alarm */
+    PART_KEEP_S = 9 * 86400 + 600, /* what a rebuild goes back to */
+};
+
+/* What all partitions of a process share. */
+struct shared {
+    const struct config *config;
+    struct aggregate_deps deps;
+    struct events *events;
+    uint64_t spool_id;
+    uint32_t partitions;
+    struct fraud_addresses *addresses;
+    struct {
+        struct metric *clicks, *unknown, *expired, *rebuilds, *rolled_back, *fenced,
+            *gaps;
+        struct metric *users_sent, *users_skipped, *flushes, *flush_errors,
+            *recorded;
+        struct metric *repeats;
+        struct metric *flush_seconds, *stalled, *rows, *forgotten, *lag_seconds;
+    } metrics;
+};
+
+/* What all partitions of a worker share. */
+struct bench; /* a batch's arrays */
+struct tools {
+    struct redis *redis;
+    struct clicklog_reader *reader;
+    struct fraud_live *live;
+    struct agent_cache *agents;
+    struct bench *bench;
+    const struct master *master;
+    const struct ruleset *rules;
+    bool script_loaded;
+    int64_t now_us;
+};
+
+enum trouble { TROUBLE_READ, TROUBLE_FLUSH, TROUBLES_N };
+enum part_state { PART_CLAIM, PART_RUN, PART_LOST };
+
+struct part {
+    struct shared *shared;
+    uint32_t partition;
+    enum part_state state;
+    struct windows *windows;
+    struct source *source;
+    uint64_t epoch;
+    uint32_t generation; /* that we write */
+    bool building;
+    bool baseline; /* the next record of an unknown incarnation sets its L */
+    bool warm;     /* the fraud tables have been fed from the log */
+    bool claimed_before;
+    uint64_t build_target;
+    uint64_t flushed, inflight, sending, read_next, fed_next, recorded_next;
+    uint64_t flushed_best; /* the furthest that this process has flushed */
+    uint64_t *judged;
+    uint64_t judged_base;
+    uint32_t judged_n;
+    struct seqs seqs;
+    int64_t event_ms, started_us, retry_us, flush_retry_us, last_flush_us,
+        last_evict_us;
+    int64_t oldest_us; /* receipt of the oldest click not flushed; 0: none */
+    uint32_t gap_tries;
+    bool stalled;
+    char trouble[TROUBLES_N]
+                [256]; /* the last one told, so that each is told once */
+    struct metric *lag;
+    struct windows_stats told; /* what the metrics have */
+    _Atomic uint64_t flushed_shared;
+};
+
+enum err part_open(struct part *part, struct shared *shared, uint32_t partition,
+                   struct why *why);
+void part_close(struct part *part);
+
+/* PART_CLAIM -> PART_RUN, or sets retry_us. (claim.c) */
+void part_claim(struct part *part, struct tools *tools);
+/* After a flush: lets readers turn to a generation that is whole. */
+void part_built(struct part *part, struct tools *tools);
+/* Back to PART_CLAIM, with nothing in memory. Only after part_recorded. */
+void part_reset(struct part *part);
+/* Reads and counts one batch; the number of clicks, 0: nothing new, or it must wait.
+ * (part.c) */
+size_t part_read(struct part *part, struct tools *tools);
+/* Adds what has been counted since the last call to the metrics. */
+void part_metrics(struct part *part, const struct windows_stats *stats);
+/* NULL when there are too many partitions for one each. (aggregate.c) */
+struct metric *part_lag_metric(const struct shared *shared, uint32_t partition);
+/* Tells of trouble, once while it lasts; and that it is over. */
+void part_trouble(struct part *part, enum trouble slot, const char *what,
+                  const struct why *why);
+void part_fine(struct part *part, enum trouble slot);
+
+/* Verdicts not on record yet, as blocks; the number of them. (flush.c) */
+size_t part_blocks(const struct part *part, struct verdictlog_block *blocks,
+                   size_t max);
+void part_recorded(struct part *part);
+
+#endif

@@ -1,0 +1,26 @@
+/* aggregate/worker.h - one thread and the partitions that it owns, in turn.
+ *
+ *   claim those that need it -> read a batch of each -> when it is time: record the
+ *   verdicts of all (one sync), send all flushes, take all answers
+ *
+ * Flushes come every aggregate.flush_ms; when more than aggregate.flush_fields fields of a
+ * partition have changed, later in proportion, up to aggregate.flush_ms_max: a field that
+ * changes again meanwhile is written once.
+ *
+ * Threads  worker_start makes one; worker_stop joins it.
+ */
+#ifndef AGGREGATE_WORKER_H
+#define AGGREGATE_WORKER_H
+
+#include "aggregate/part.h"
+
+struct worker;
+
+/* Owns partitions index, index + workers, ... */
+enum err worker_start(struct worker **out, struct shared *shared, uint32_t index,
+                      uint32_t workers, struct why *why);
+/* Flushes what it can, once, and frees. */
+void worker_stop(struct worker **worker);
+uint64_t worker_flushed(const struct worker *worker, uint32_t partition);
+
+#endif
