@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -24,6 +25,7 @@ enum {
     SWEEP_US_MIN = 20000,
     SWEEP_US_MAX = 1000000,
     NO_DESCRIPTORS_US = 100000, /* pause after EMFILE */
+    DESCRIPTORS_ELSE = 512,     /* for logs, files and databases */
     STOP_QUIET_MS = 20,         /* without a request, before the sockets close */
 };
 
@@ -292,6 +294,22 @@ loop_close(struct http_loop *loop)
             (void)close(loop->mail[i]);
 }
 
+/* Systems start processes with 1,024 descriptors; each connection needs one. */
+static void
+descriptors_raise(unsigned connections_max)
+{
+    struct rlimit limit;
+    const rlim_t want = (rlim_t)connections_max + DESCRIPTORS_ELSE;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= want)
+        return;
+    limit.rlim_cur = want < limit.rlim_max ? want : limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < want)
+        log_event(LOG_WARN, "http_few_descriptors",
+                  LOG_NUMBER("allowed", limit.rlim_max),
+                  LOG_NUMBER("wanted", want));
+}
+
 enum err
 http_start(struct http_server **out, const struct http_config *cfg, struct why *why)
 {
@@ -302,6 +320,7 @@ http_start(struct http_server **out, const struct http_config *cfg, struct why *
     assert(cfg != NULL && cfg->handle != NULL && cfg->threads > 0);
     *out = NULL;
     (void)signal(SIGPIPE, SIG_IGN);
+    descriptors_raise(cfg->connections_max);
     server = calloc(1, sizeof(*server));
     if (server == NULL)
         return err_set(why, ERR_NOMEM, "http: no memory");
