@@ -117,36 +117,43 @@ text_format(const struct click *click, const struct judge_found *at,
                at->archive_path, (unsigned long long)at->row);
 }
 
-static enum err
-one_format(const char *archive_dir, const struct manifest *manifest,
-           const struct judge_found *at, uint32_t account, bool json,
-           struct buf *out, uint32_t *found, struct why *why)
+static const struct manifest_file *
+file_listed(const struct manifest *manifest, const char *path)
 {
-    const struct manifest_file *file = NULL;
+    for (uint32_t i = 0; i < manifest->files_n; i++) {
+        if (strcmp(manifest->files[i].path, path) == 0)
+            return &manifest->files[i];
+    }
+    return NULL;
+}
+
+static enum err
+one_format(const struct click_find *what, const struct manifest *manifest,
+           const struct judge_found *at, struct buf *out, uint32_t *found,
+           struct why *why)
+{
+    const struct manifest_file *file = file_listed(manifest, at->archive_path);
     struct avrofile_reader *reader = NULL;
     struct click click;
     char path[FILE_PATH_MAX];
 
-    for (uint32_t i = 0; i < manifest->files_n && file == NULL; i++) {
-        if (strcmp(manifest->files[i].path, at->archive_path) == 0)
-            file = &manifest->files[i];
-    }
     if (file == NULL || at->row >= file->clicks)
         return err_set(why, ERR_CORRUPT, "click: %s is not listed",
                        at->archive_path);
-    (void)snprintf(path, sizeof(path), "%s/%s", archive_dir, file->path);
+    (void)snprintf(path, sizeof(path), "%s/%s", what->archive_dir, file->path);
     enum err err = avrofile_open(&reader, path, why);
     if (err == ERR_OK)
         err = row_read(reader, at->row, &click, why);
-    if (err == ERR_OK && (account == 0 || click.account == account)) {
-        if (json) {
+    if (err == ERR_OK &&
+        (what->allowed == NULL || what->allowed(what->ctx, &click))) {
+        if (what->json) {
             buf_add_text(out, *found == 0 ? "{\"click\":" : ",{\"click\":");
             click_format_json(&click, out);
         } else {
             text_format(&click, at, out);
         }
-        err = verdicts_add(archive_dir, file, at->row, json, out, why);
-        buf_add_text(out, json ? "}" : "");
+        err = verdicts_add(what->archive_dir, file, at->row, what->json, out, why);
+        buf_add_text(out, what->json ? "}" : "");
         (*found)++;
     }
     avrofile_close(&reader);
@@ -154,9 +161,8 @@ one_format(const char *archive_dir, const struct manifest *manifest,
 }
 
 enum err
-click_find(const char *archive_dir, const char *judge_dir,
-           const uint8_t event_id[16], uint32_t account, bool json, struct buf *out,
-           uint32_t *found, struct why *why)
+click_find(const struct click_find *what, struct buf *out, uint32_t *found,
+           struct why *why)
 {
     struct judge_found *places = calloc(CLICK_FIND_MAX, sizeof(*places));
     struct manifest manifest = {0};
@@ -166,16 +172,15 @@ click_find(const char *archive_dir, const char *judge_dir,
     *found = 0;
     if (places == NULL)
         return err_set(why, ERR_NOMEM, "click: no memory");
-    enum err err = judge_find(archive_dir, judge_dir, event_id, places,
-                              CLICK_FIND_MAX, &n, why);
+    enum err err = judge_find(what->archive_dir, what->judge_dir, what->event_id,
+                              places, CLICK_FIND_MAX, &n, why);
     if (err == ERR_OK && n > 0)
-        err = manifest_read(&manifest, archive_dir, 0, why);
-    if (json)
+        err = manifest_read(&manifest, what->archive_dir, 0, why);
+    if (what->json)
         buf_add_text(out, "[");
     for (uint32_t i = 0; err == ERR_OK && i < n; i++)
-        err = one_format(archive_dir, &manifest, &places[i], account, json, out,
-                         found, why);
-    if (json)
+        err = one_format(what, &manifest, &places[i], out, found, why);
+    if (what->json)
         buf_add_text(out, "]\n");
     manifest_free(&manifest);
     free(places);

@@ -14,10 +14,20 @@
 
 enum { CLICK_FIND_MAX = 100 };
 
-/* Each click with that id, in order of receipt, of one account (0: of all): a JSON array, or
- * text for people. *found counts them; a repeat is found beside its first. */
-enum err click_find(const char *archive_dir, const char *judge_dir,
-                    const uint8_t event_id[16], uint32_t account, bool json,
-                    struct buf *out, uint32_t *found, struct why *why);
+struct click;
+
+struct click_find {
+    const char *archive_dir, *judge_dir;
+    uint8_t event_id[16];
+    bool json;
+    /* NULL: all; else only the clicks that it says yes to. */
+    bool (*allowed)(void *ctx, const struct click *click);
+    void *ctx;
+};
+
+/* Each click with that id, in order of receipt: a JSON array, or text for people. *found
+ * counts them; a repeat stands beside its first. */
+enum err click_find(const struct click_find *what, struct buf *out, uint32_t *found,
+                    struct why *why);
 
 #endif

@@ -7,11 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/file.h"
+
 enum {
     COPY_CHUNK = 65536, /* rows are handed to libpq in pieces of about this size */
     COPY_ROW_MAX = 16 << 20, /* one row */
     NUMBER_SIZE = 24,        /* an int64 as text */
     SQLSTATE_SIZE = 5,
+    PASSWORD_BYTES_MAX = 512,
 };
 
 struct pg {
@@ -96,6 +99,41 @@ ignore_notice(void *ctx, const PGresult *result)
 {
     (void)ctx;
     (void)result;
+}
+
+enum err
+pg_conninfo(const char *conninfo, const char *password_file,
+            char out[PG_CONNINFO_MAX], struct why *why)
+{
+    struct buf secret = BUF_MAX(PASSWORD_BYTES_MAX),
+               text = BUF_MAX(PG_CONNINFO_MAX - 1);
+    enum err err = ERR_OK;
+
+    buf_add_text(&text, conninfo);
+    if (password_file[0] != '\0') {
+        err = file_read(password_file, &secret, why);
+        while (secret.n > 0 &&
+               (secret.p[secret.n - 1] == '\n' || secret.p[secret.n - 1] == '\r'))
+            secret.n--;
+        buf_add_text(&text, " password='");
+        for (size_t i = 0; i < secret.n; i++) {
+            if (secret.p[i] == '\'' || secret.p[i] == '\\')
+                buf_add(&text, "\\", 1);
+            buf_add(&text, &secret.p[i], 1);
+        }
+        buf_add_text(&text, "'");
+    }
+    if (err == ERR_OK && text.failed)
+        err = err_set(why, ERR_INVALID,
+                      "postgres.conninfo and password are over %d bytes",
+                      PG_CONNINFO_MAX - 1);
+    if (err == ERR_OK) {
+        memcpy(out, text.p, text.n);
+        out[text.n] = '\0';
+    }
+    buf_free(&secret);
+    buf_free(&text);
+    return err;
 }
 
 enum err

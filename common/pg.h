@@ -25,6 +25,11 @@
 struct pg;
 struct pg_result;
 
+enum { PG_CONNINFO_MAX = 1024 };
+
+/* conninfo with the password that a file holds; an empty file name: conninfo as it is. */
+enum err pg_conninfo(const char *conninfo, const char *password_file,
+                     char out[PG_CONNINFO_MAX], struct why *why);
 /* Does not connect yet. conninfo is libpq's. */
 enum err pg_open(struct pg **out, const char *conninfo, struct why *why);
 void pg_close(struct pg **pg);

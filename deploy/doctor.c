@@ -24,7 +24,6 @@ enum {
     ARCHIVE_SLACK_S = 120,
     JUDGE_SLACK_S = 7200,
     LAG_MAX = 1000000,
-    CONNINFO_MAX = 1024,
     DISK_FREE_PERCENT_MIN = 5,
 };
 
@@ -265,13 +264,14 @@ blocked_look(struct doctor *doctor, struct pg *pg, struct why *why)
 static void
 postgres_look(struct doctor *doctor)
 {
-    char conninfo[CONNINFO_MAX];
+    char conninfo[PG_CONNINFO_MAX];
     struct pg *pg = NULL;
     struct why why = {{0}};
     int applied = 0;
 
     enum err err =
-        postgres_conninfo(doctor->config, conninfo, sizeof(conninfo), &why);
+        pg_conninfo(doctor->config->postgres_conninfo,
+                    doctor->config->postgres_password_file, conninfo, &why);
     if (err == ERR_OK)
         err = pg_open(&pg, conninfo, &why);
     if (err == ERR_OK)

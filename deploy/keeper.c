@@ -10,7 +10,7 @@
 #include "common/pg.h"
 #include "schema/migrate.h"
 
-enum { TRIM_EVERY_S = 5, STORE_EVERY_S = 30, CONNINFO_MAX = 1024 };
+enum { TRIM_EVERY_S = 5, STORE_EVERY_S = 30 };
 
 struct keeper {
     struct stages *stages;
@@ -137,12 +137,13 @@ stages_keeper(void *ctx)
 {
     struct stages *stages = ctx;
     struct keeper keeper = {.stages = stages};
-    char conninfo[CONNINFO_MAX];
+    char conninfo[PG_CONNINFO_MAX];
     struct why why;
 
     assert(stages->master != NULL);
-    if (postgres_conninfo(stages->config, conninfo, sizeof(conninfo), &why) !=
-            ERR_OK ||
+    if (pg_conninfo(stages->config->postgres_conninfo,
+                    stages->config->postgres_password_file, conninfo,
+                    &why) != ERR_OK ||
         pg_open(&keeper.pg, conninfo, &why) != ERR_OK) {
         log_event(LOG_ERROR, "keeper_stopped", LOG_TEXT("why", why.text));
         return NULL;

@@ -13,7 +13,7 @@
 
 #define SCHEDULER_LOCK INT64_C(0x636c69636b6c6564) /* "clickled" */
 
-enum { LOOK_EVERY_S = 30, CONNINFO_MAX = 1024, LATE_DAYS = 9, SETTLE_S = 60 };
+enum { LOOK_EVERY_S = 30, LATE_DAYS = 9, SETTLE_S = 60 };
 
 static enum err
 hours_judge(struct stages *stages, const struct master *master,
@@ -95,14 +95,15 @@ void *
 stages_scheduler(void *ctx)
 {
     struct stages *stages = ctx;
-    char conninfo[CONNINFO_MAX];
+    char conninfo[PG_CONNINFO_MAX];
     struct pg *pg = NULL;
     int64_t judged_us = 0;
     struct why why;
 
     assert(stages->master != NULL);
-    if (postgres_conninfo(stages->config, conninfo, sizeof(conninfo), &why) !=
-            ERR_OK ||
+    if (pg_conninfo(stages->config->postgres_conninfo,
+                    stages->config->postgres_password_file, conninfo,
+                    &why) != ERR_OK ||
         pg_open(&pg, conninfo, &why) != ERR_OK) {
         log_event(LOG_ERROR, "scheduler_stopped", LOG_TEXT("why", why.text));
         return NULL;

@@ -7,13 +7,13 @@
 #include "deploy/stages.h"
 #include "schema/migrate.h"
 
-enum { CONNINFO_MAX = 1024 };
+enum {};
 
 enum err
 session_open_database(struct session *session, const struct config *config,
                       struct why *why)
 {
-    char conninfo[CONNINFO_MAX];
+    char conninfo[PG_CONNINFO_MAX];
     int applied;
 
     *session = (struct session){.config = config};
@@ -21,7 +21,8 @@ session_open_database(struct session *session, const struct config *config,
                    config->data_dir);
     (void)snprintf(session->judge_dir, sizeof(session->judge_dir), "%s/judge",
                    config->data_dir);
-    enum err err = postgres_conninfo(config, conninfo, sizeof(conninfo), why);
+    enum err err = pg_conninfo(config->postgres_conninfo,
+                               config->postgres_password_file, conninfo, why);
     if (err == ERR_OK)
         err = pg_open(&session->pg, conninfo, why);
     if (err == ERR_OK)
@@ -32,13 +33,14 @@ session_open_database(struct session *session, const struct config *config,
 enum err
 session_open(struct session *session, const struct config *config, struct why *why)
 {
-    char conninfo[CONNINFO_MAX];
+    char conninfo[PG_CONNINFO_MAX];
     enum err err = session_open_database(session, config, why);
 
     if (err == ERR_OK)
         err = file_mkdirs(config->data_dir, why);
     if (err == ERR_OK)
-        err = postgres_conninfo(config, conninfo, sizeof(conninfo), why);
+        err = pg_conninfo(config->postgres_conninfo, config->postgres_password_file,
+                          conninfo, why);
     if (err == ERR_OK)
         err = master_open(&session->master, config->data_dir, conninfo, why);
     if (err == ERR_OK)

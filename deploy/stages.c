@@ -15,28 +15,7 @@
 #include "common/pg.h"
 #include "schema/migrate.h"
 
-enum { VERDICTS_MAP_GIB = 1024, NAP_US = 50000, CONNINFO_MAX = 1024 };
-
-enum err
-postgres_conninfo(const struct config *config, char *out, size_t size,
-                  struct why *why)
-{
-    struct buf secret = BUF_MAX(512);
-
-    if (config->postgres_password_file[0] == '\0') {
-        (void)snprintf(out, size, "%s", config->postgres_conninfo);
-        return ERR_OK;
-    }
-    enum err err = file_read(config->postgres_password_file, &secret, why);
-    if (err == ERR_OK) {
-        while (secret.n > 0 && (secret.p[secret.n - 1] == '\n'))
-            secret.n--;
-        (void)snprintf(out, size, "%s password='%.*s'", config->postgres_conninfo,
-                       (int)secret.n, (const char *)secret.p);
-    }
-    buf_free(&secret);
-    return err;
-}
+enum { VERDICTS_MAP_GIB = 1024, NAP_US = 50000 };
 
 bool
 stages_sleep(struct stages *stages, int64_t us)
@@ -124,8 +103,9 @@ static enum err
 data_open(struct stages *stages, struct why *why)
 {
     const struct config *config = stages->config;
-    char conninfo[CONNINFO_MAX];
-    enum err err = postgres_conninfo(config, conninfo, sizeof(conninfo), why);
+    char conninfo[PG_CONNINFO_MAX];
+    enum err err = pg_conninfo(config->postgres_conninfo,
+                               config->postgres_password_file, conninfo, why);
 
     if (err == ERR_OK)
         err = database_prepare(conninfo, why);

@@ -63,8 +63,5 @@ void *stages_keeper(void *ctx);
 void *stages_scheduler(void *ctx);
 /* Sleeps up to us, less when stopping. Returns false when stopping. */
 bool stages_sleep(struct stages *stages, int64_t us);
-/* conninfo with the password file's content, if one is configured. */
-enum err postgres_conninfo(const struct config *config, char *out, size_t size,
-                           struct why *why);
 
 #endif

@@ -1,0 +1,405 @@
+#include "dashboard/dashboard.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/metrics.h"
+#include "common/pg.h"
+#include "common/redis.h"
+#include "dashboard/call.h"
+#include "schema/master_key.h"
+
+enum {
+    QUEUE_MAX = 4096,
+    WORKERS_MAX = 64,
+    CONNECTIONS_MAX = 4000,
+    BODY_MAX = 65536,
+};
+
+#define REQUEST_US_MAX (10 * CLOCK_SECOND_US)
+#define IDLE_US_MAX    (60 * CLOCK_SECOND_US)
+
+const struct dashboard_route dashboard_routes[] = {
+    {"GET", "/livez", 0, false, "The process runs."},
+    {"GET", "/readyz", 0, false, "What can be answered now."},
+    {"GET", "/metrics", 0, false, "Metrics for Prometheus."},
+    {"GET", "/v1/campaigns/{id}/stats", MASTER_READ, true,
+     "Clicks and cost of a campaign by 5 minutes, hour or day."},
+    {"GET", "/v1/campaigns/{id}/live", MASTER_READ, true,
+     "The last 5 minutes in steps of 10 seconds."},
+    {"GET", "/v1/clicks/{event_id}", MASTER_READ, false,
+     "A click with its live and final verdict."},
+};
+const unsigned dashboard_routes_n =
+    sizeof(dashboard_routes) / sizeof(dashboard_routes[0]);
+
+enum {
+    ROUTE_LIVEZ,
+    ROUTE_READYZ,
+    ROUTE_METRICS,
+    ROUTE_STATS,
+    ROUTE_LIVE,
+    ROUTE_CLICK
+};
+
+static enum err (*const serve[])(struct call *, struct why *) = {
+    [ROUTE_LIVEZ] = NULL,
+    [ROUTE_READYZ] = serve_ready,
+    [ROUTE_METRICS] = serve_metrics,
+    [ROUTE_STATS] = serve_stats,
+    [ROUTE_LIVE] = serve_live,
+    [ROUTE_CLICK] = serve_click,
+};
+
+struct worker {
+    struct dashboard *dashboard;
+    pthread_t thread;
+    struct redis *redis;
+    struct pg *pg;
+};
+
+struct dashboard {
+    const struct config *config;
+    struct master_source *master;
+    struct http_server *http;
+    struct metric *answers[6], *seconds[6];
+    pthread_mutex_t lock; /* of the queue */
+    pthread_cond_t filled;
+    struct call *queue[QUEUE_MAX]; /* a ring: first, n */
+    unsigned first, n;
+    bool stop;
+    struct worker workers[WORKERS_MAX];
+    unsigned workers_n;
+};
+
+bool
+call_may_read(const struct master_key *key, const struct master_campaign *campaign)
+{
+    return campaign != NULL && campaign->account == key->account &&
+           (key->advertiser.n == 0 ||
+            str_equal(key->advertiser, campaign->advertiser));
+}
+
+/* Does path fit pattern, whose {part} takes one whole segment? */
+static bool
+path_fits(const char *pattern, struct str path, struct str *id)
+{
+    uint32_t at = 0;
+
+    for (const char *p = pattern; *p != '\0';) {
+        if (*p != '{') {
+            if (at >= path.n || path.p[at++] != *p++)
+                return false;
+            continue;
+        }
+        uint32_t from = at;
+        while (at < path.n && path.p[at] != '/')
+            at++;
+        *id = (struct str){path.p + from, at - from};
+        if (id->n == 0)
+            return false;
+        p = strchr(p, '}') + 1;
+    }
+    return at == path.n;
+}
+
+static void
+call_free(struct dashboard *dashboard, struct call *call)
+{
+    master_drop(dashboard->master, call->master);
+    buf_free(&call->out);
+    free(call);
+}
+
+static void
+problem(struct http_request *request, int status, const char *code,
+        const char *detail)
+{
+    http_problem(request, status, code, detail, NULL, status == 503 ? 1 : 0);
+}
+
+/* Answers and returns false if the key is none, or not good for the route. What a key may
+ * not see does not exist for it: 404, so that names cannot be tried out. */
+static bool
+call_allowed(struct call *call)
+{
+    const struct dashboard_route *route = &dashboard_routes[call->route];
+    struct str header = http_header(call->request, "Authorization");
+    uint8_t sha256[32];
+
+    if (route->scope == 0)
+        return true;
+    if (header.n > 7 && strncmp(header.p, "Bearer ", 7) == 0 &&
+        master_key_hash((struct str){header.p + 7, header.n - 7}, sha256))
+        call->key = master_key_find(call->master, sha256);
+    if (call->key == NULL || call->key->revoked) {
+        problem(call->request, 401, "unauthorized",
+                "send a valid API key: Authorization: Bearer ck_...");
+        return false;
+    }
+    if ((call->key->scopes & route->scope) == 0) {
+        problem(call->request, 403, "forbidden", "the API key has no scope read");
+        return false;
+    }
+    if (!route->of_campaign)
+        return true;
+    call->campaign = master_campaign_find(call->master, call->id);
+    if (!call_may_read(call->key, call->campaign)) {
+        problem(call->request, 404, "not_found", "no such campaign");
+        return false;
+    }
+    return true;
+}
+
+static bool
+queue_put(struct dashboard *dashboard, struct call *call)
+{
+    (void)pthread_mutex_lock(&dashboard->lock);
+    bool fits = dashboard->n < QUEUE_MAX && !dashboard->stop;
+    if (fits) {
+        dashboard->queue[(dashboard->first + dashboard->n++) % QUEUE_MAX] = call;
+        (void)pthread_cond_signal(&dashboard->filled);
+    }
+    (void)pthread_mutex_unlock(&dashboard->lock);
+    return fits;
+}
+
+static bool
+route_find(struct http_request *request, unsigned *route, struct str *id)
+{
+    bool path_known = false;
+    struct str method = http_method(request);
+
+    for (unsigned i = 0; i < dashboard_routes_n; i++) {
+        if (!path_fits(dashboard_routes[i].path, http_path(request), id))
+            continue;
+        path_known = true;
+        *route = i;
+        if (str_equal(method, str_of(dashboard_routes[i].method)) ||
+            str_equal(method, STR("HEAD")))
+            return true;
+    }
+    if (path_known)
+        problem(request, 405, "method_not_allowed", "use GET here");
+    else
+        problem(request, 404, "not_found", "no such resource; see docs/api.md");
+    return false;
+}
+
+static void
+handle(void *ctx, struct http_request *request)
+{
+    struct dashboard *dashboard = ctx;
+    struct str id = {0};
+    unsigned route = 0;
+
+    if (!route_find(request, &route, &id))
+        return;
+    if (route == ROUTE_LIVEZ) {
+        http_respond(request,
+                     &(struct http_answer){.status = 200,
+                                           .content_type = "application/json",
+                                           .body = STR("{\"live\":true}\n")});
+        return;
+    }
+    struct call *call = calloc(1, sizeof(*call));
+    if (call == NULL) {
+        problem(request, 503, "no_memory", "out of memory: try again");
+        return;
+    }
+    *call = (struct call){
+        .request = request,
+        .route = route,
+        .id = id,
+        .master = master_take(dashboard->master),
+        .began_us = clock_mono_us(),
+        .config = dashboard->config,
+        .out = BUF_MAX(ANSWER_BYTES_MAX),
+        .content_type = "application/json",
+    };
+    if (!call_allowed(call)) {
+        call_free(dashboard, call);
+    } else if (!queue_put(dashboard, call)) {
+        problem(request, 503, "busy", "too many requests are waiting: try again");
+        call_free(dashboard, call);
+    }
+}
+
+static void
+call_answer(struct dashboard *dashboard, struct call *call, enum err err,
+            const struct why *why)
+{
+    if (err == ERR_OK && call->out.failed)
+        problem(call->request, 500, "too_large",
+                "the answer is too large: ask for less");
+    else if (err == ERR_OK)
+        http_respond(call->request,
+                     &(struct http_answer){
+                         .status = 200,
+                         .content_type = call->content_type,
+                         .body = {(const char *)call->out.p, (uint32_t)call->out.n},
+                     });
+    else if (err == ERR_INVALID)
+        problem(call->request, 400, "invalid", why->text);
+    else if (err == ERR_NOTFOUND)
+        problem(call->request, 404, "not_found", why->text);
+    else if (err == ERR_AGAIN)
+        problem(call->request, 503, "unavailable", why->text);
+    else
+        problem(call->request, 500, "internal",
+                "an internal error; the log says more");
+    if (err != ERR_OK && err != ERR_INVALID && err != ERR_NOTFOUND)
+        log_event(LOG_ERROR, "dashboard_failed",
+                  LOG_TEXT("route", dashboard_routes[call->route].path),
+                  LOG_TEXT("why", why->text));
+    metric_add(dashboard->answers[call->route], 1);
+    metric_observe_us(dashboard->seconds[call->route],
+                      clock_mono_us() - call->began_us);
+}
+
+static void *
+worker_run(void *ctx)
+{
+    struct worker *worker = ctx;
+    struct dashboard *dashboard = worker->dashboard;
+
+    for (;;) {
+        (void)pthread_mutex_lock(&dashboard->lock);
+        while (dashboard->n == 0 && !dashboard->stop)
+            (void)pthread_cond_wait(&dashboard->filled, &dashboard->lock);
+        if (dashboard->n == 0) {
+            (void)pthread_mutex_unlock(&dashboard->lock);
+            return NULL;
+        }
+        struct call *call = dashboard->queue[dashboard->first];
+        dashboard->first = (dashboard->first + 1) % QUEUE_MAX;
+        dashboard->n--;
+        (void)pthread_mutex_unlock(&dashboard->lock);
+        struct why why = {{0}};
+        call->redis = worker->redis;
+        call->pg = worker->pg;
+        enum err err = serve[call->route](call, &why);
+        call_answer(dashboard, call, err, &why);
+        call_free(dashboard, call);
+    }
+}
+
+static enum err
+workers_start(struct dashboard *dashboard, struct why *why)
+{
+    const struct config *config = dashboard->config;
+    char conninfo[PG_CONNINFO_MAX];
+
+    enum err err = pg_conninfo(config->postgres_conninfo,
+                               config->postgres_password_file, conninfo, why);
+    for (unsigned i = 0; i < (unsigned)config->dashboard_threads && i < WORKERS_MAX;
+         i++) {
+        struct worker *worker = &dashboard->workers[i];
+        worker->dashboard = dashboard;
+        err = redis_open(&worker->redis, config->redis_address,
+                         config->redis_timeout_ms * 1000, why);
+        if (err == ERR_OK)
+            err = pg_open(&worker->pg, conninfo, why);
+        if (err == ERR_OK &&
+            pthread_create(&worker->thread, NULL, worker_run, worker) != 0)
+            err = err_set(why, ERR_FATAL, "dashboard: cannot start a thread");
+        if (err != ERR_OK) {
+            redis_close(&worker->redis);
+            pg_close(&worker->pg);
+            return err;
+        }
+        dashboard->workers_n++;
+    }
+    return err;
+}
+
+static void
+metrics_declare(struct dashboard *dashboard)
+{
+    char labels[128];
+
+    for (unsigned i = 0; i < dashboard_routes_n; i++) {
+        (void)snprintf(labels, sizeof(labels), "route=\"%s\"",
+                       dashboard_routes[i].path);
+        dashboard->answers[i] =
+            metric_counter("clickledger_dashboard_answers_total", labels,
+                           "Answers of the dashboard API, by route.");
+        dashboard->seconds[i] =
+            metric_histogram("clickledger_dashboard_seconds", labels,
+                             "From request to answer, by route.");
+    }
+}
+
+enum err
+dashboard_start(struct dashboard **out, const struct config *config,
+                struct master_source *master, struct why *why)
+{
+    struct dashboard *dashboard = calloc(1, sizeof(*dashboard));
+
+    assert(master != NULL);
+    *out = NULL;
+    if (dashboard == NULL)
+        return err_set(why, ERR_NOMEM, "dashboard: no memory");
+    dashboard->config = config;
+    dashboard->master = master;
+    (void)pthread_mutex_init(&dashboard->lock, NULL);
+    (void)pthread_cond_init(&dashboard->filled, NULL);
+    metrics_declare(dashboard);
+    const struct http_config http = {
+        .address = config->dashboard_address,
+        .port = (uint16_t)config->dashboard_port,
+        .threads = (unsigned)config->dashboard_threads,
+        .connections_max = CONNECTIONS_MAX,
+        .body_max = BODY_MAX,
+        .in_flight_max = (size_t)BODY_MAX * CONNECTIONS_MAX,
+        .request_us_max = REQUEST_US_MAX,
+        .idle_us_max = IDLE_US_MAX,
+        .handle = handle,
+        .ctx = dashboard,
+    };
+    enum err err = workers_start(dashboard, why);
+    if (err == ERR_OK)
+        err = http_start(&dashboard->http, &http, why);
+    if (err != ERR_OK) {
+        dashboard_stop(&dashboard);
+        return err;
+    }
+    *out = dashboard;
+    return ERR_OK;
+}
+
+uint16_t
+dashboard_port(const struct dashboard *dashboard)
+{
+    return http_port(dashboard->http);
+}
+
+void
+dashboard_stop(struct dashboard **out)
+{
+    struct dashboard *dashboard = *out;
+
+    if (dashboard == NULL)
+        return;
+    /* Workers go on until the server has no request left. */
+    if (dashboard->http != NULL)
+        http_stop(&dashboard->http);
+    (void)pthread_mutex_lock(&dashboard->lock);
+    dashboard->stop = true;
+    (void)pthread_cond_broadcast(&dashboard->filled);
+    (void)pthread_mutex_unlock(&dashboard->lock);
+    for (unsigned i = 0; i < dashboard->workers_n; i++) {
+        (void)pthread_join(dashboard->workers[i].thread, NULL);
+        redis_close(&dashboard->workers[i].redis);
+        pg_close(&dashboard->workers[i].pg);
+    }
+    (void)pthread_mutex_destroy(&dashboard->lock);
+    (void)pthread_cond_destroy(&dashboard->filled);
+    free(dashboard);
+    *out = NULL;
+}

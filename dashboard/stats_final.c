@@ -1,0 +1,199 @@
+/* Closed days, from PostgreSQL. */
+#include "dashboard/stats.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/pg.h"
+#include "schema/text.h"
+#include "schema/zone.h"
+
+enum { SQL_BYTES_MAX = 1024, DATE_SIZE = 12 };
+
+/* Columns of campaign_daily_stats; the rest is not kept by day. */
+static const char *
+column_of(int dimension)
+{
+    switch (dimension) {
+    case DIMENSION_AD:
+        return "ad_id";
+    case DIMENSION_COUNTRY:
+        return "country";
+    case DIMENSION_DEVICE:
+        return "device_type";
+    case DIMENSION_PUBLISHER:
+        return "publisher_id";
+    default:
+        return NULL;
+    }
+}
+
+static struct stats_row *
+row_of_day(struct stats *stats, int32_t day)
+{
+    for (uint32_t i = 0; i < stats->n; i++) {
+        if (zone_day(stats->call->campaign->zone, stats->rows[i].start_ms) == day)
+            return &stats->rows[i];
+    }
+    return NULL;
+}
+
+static money_wide
+micros_of(const char *text)
+{
+    bool negative = *text == '-';
+    money_wide value = 0;
+
+    for (text += negative; *text >= '0' && *text <= '9'; text++)
+        value = value * 10 + (*text - '0');
+    return negative ? -value : value;
+}
+
+static void
+cell_add(struct stats_cell *cell, const char *verdict, uint64_t clicks,
+         money_wide cost)
+{
+    bool flagged = strcmp(verdict, "suspicious") == 0;
+
+    if (flagged || strcmp(verdict, "billable") == 0) {
+        cell->clicks += clicks;
+        cell->cost_micros += cost;
+        cell->flagged += flagged ? clicks : 0;
+    } else if (strcmp(verdict, "invalid") == 0) {
+        cell->invalid += clicks;
+    }
+}
+
+static void
+totals_add(struct stats *stats, const struct pg_result *result, int i)
+{
+    int32_t day;
+
+    if (!date_parse(str_of(pg_value(result, i, 0)), &day))
+        return;
+    struct stats_row *row = row_of_day(stats, day);
+    if (row == NULL || row->state != STATS_FINAL)
+        return;
+    const char *verdict = pg_value(result, i, 1);
+    uint64_t clicks = (uint64_t)pg_i64(result, i, 3);
+    cell_add(&row->all, verdict, clicks, micros_of(pg_value(result, i, 4)));
+    row->duplicate += strcmp(verdict, "duplicate") == 0 ? clicks : 0;
+    row->quarantined += strcmp(verdict, "quarantined") == 0 ? clicks : 0;
+    row->over_budget += strcmp(verdict, "over_budget") == 0 ? clicks : 0;
+    enum reason reason = reason_find(str_of(pg_value(result, i, 2)));
+    if (reason < REASONS_N && reason != REASON_none)
+        row->reasons[reason] += clicks;
+}
+
+/* Rows come ordered by day and value, several verdicts each. */
+static void
+groups_add(struct stats *stats, const struct pg_result *result)
+{
+    int n = pg_rows(result);
+
+    for (int i = 0; i < n;) {
+        struct stats_cell cell = {0};
+        int first = i;
+        int32_t day = 0;
+        do {
+            cell_add(&cell, pg_value(result, i, 2), (uint64_t)pg_i64(result, i, 3),
+                     micros_of(pg_value(result, i, 4)));
+            i++;
+        } while (i < n &&
+                 strcmp(pg_value(result, i, 0), pg_value(result, first, 0)) == 0 &&
+                 strcmp(pg_value(result, i, 1), pg_value(result, first, 1)) == 0);
+        struct stats_row *row = date_parse(str_of(pg_value(result, first, 0)), &day)
+                                    ? row_of_day(stats, day)
+                                    : NULL;
+        if (row != NULL && row->state == STATS_FINAL)
+            stats_group_add(row, str_of(pg_value(result, first, 1)), &cell);
+    }
+}
+
+static enum err
+days_mark(struct stats *stats, const char *from, const char *to, struct why *why)
+{
+    char zone[128];
+    struct str name = zone_name(stats->call->campaign->zone);
+    struct pg_result *result = NULL;
+
+    (void)snprintf(zone, sizeof(zone), "%.*s", (int)name.n, name.p);
+    const char *params[] = {zone, from, to};
+    enum err err =
+        pg_exec(stats->call->pg,
+                "SELECT DISTINCT day FROM billing_run WHERE time_zone = $1 AND "
+                "day BETWEEN $2 AND $3 AND status = 'posted'",
+                params, 3, &result, why);
+    for (int i = 0; err == ERR_OK && i < pg_rows(result); i++) {
+        int32_t day;
+        struct stats_row *row = date_parse(str_of(pg_value(result, i, 0)), &day)
+                                    ? row_of_day(stats, day)
+                                    : NULL;
+        if (row != NULL) {
+            row->state = STATS_FINAL;
+            stats->postgres_used = true;
+        }
+    }
+    pg_result_free(&result);
+    return err;
+}
+
+static enum err
+days_read(struct stats *stats, const char *from, const char *to, struct why *why)
+{
+    char id[128], sql[SQL_BYTES_MAX];
+    struct str campaign = stats->call->campaign->id;
+    const char *column = column_of(stats->query.group_by);
+    struct pg_result *result = NULL;
+
+    (void)snprintf(id, sizeof(id), "%.*s", (int)campaign.n, campaign.p);
+    const char *params[] = {id, from, to};
+    enum err err = pg_exec(
+        stats->call->pg,
+        "SELECT day, verdict, reason, sum(clicks)::bigint, sum(cost_micros) FROM "
+        "campaign_daily_stats WHERE campaign_id = $1 AND day BETWEEN $2 AND $3 "
+        "GROUP BY 1, 2, 3",
+        params, 3, &result, why);
+    for (int i = 0; err == ERR_OK && i < pg_rows(result); i++)
+        totals_add(stats, result, i);
+    pg_result_free(&result);
+    if (err != ERR_OK || column == NULL)
+        return err;
+    (void)snprintf(
+        sql, sizeof(sql),
+        "SELECT day, %s, verdict, sum(clicks)::bigint, sum(cost_micros) FROM "
+        "campaign_daily_stats WHERE campaign_id = $1 AND day BETWEEN $2 AND $3 "
+        "GROUP BY 1, 2, 3 ORDER BY 1, 2",
+        column);
+    err = pg_exec(stats->call->pg, sql, params, 3, &result, why);
+    if (err == ERR_OK)
+        groups_add(stats, result);
+    pg_result_free(&result);
+    return err;
+}
+
+void
+stats_final(struct stats *stats)
+{
+    const struct zone *zone = stats->call->campaign->zone;
+    char from[DATE_SIZE], to[DATE_SIZE];
+    struct why why = {{0}};
+
+    /* A dimension that closed days do not keep is read from Redis while it is there. */
+    if (stats->query.group_by != STATS_NO_GROUP &&
+        column_of(stats->query.group_by) == NULL)
+        return;
+    (void)date_format(zone_day(zone, stats->rows[0].start_ms), from);
+    (void)date_format(zone_day(zone, stats->rows[stats->n - 1].start_ms), to);
+    enum err err = days_mark(stats, from, to, &why);
+    if (err == ERR_OK && stats->postgres_used)
+        err = days_read(stats, from, to, &why);
+    if (err == ERR_OK)
+        return;
+    stats->postgres_away = true;
+    stats->postgres_used = false;
+    for (uint32_t i = 0; i < stats->n; i++)
+        stats->rows[i].state = STATS_UNAVAILABLE;
+}
