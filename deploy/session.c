@@ -7,8 +7,6 @@
 #include "deploy/stages.h"
 #include "schema/migrate.h"
 
-enum {};
-
 enum err
 session_open_database(struct session *session, const struct config *config,
                       struct why *why)
