@@ -73,7 +73,7 @@ line_insert(struct line_maker *maker, const struct pg_result *rows, int row,
             struct why *why)
 {
     char number[NUMBER_TEXT], minor[MONEY_TEXT_SIZE], what[256];
-    money_wide micros;
+    money_wide micros = 0;
     enum err err = wide_parse(pg_value(rows, row, 6), &micros, why);
 
     if (err != ERR_OK)
