@@ -65,6 +65,7 @@ enum err idrun_cursor_chunk(struct idrun_cursor *cursor, struct why *why);
 struct idrun_merge {
     struct idrun_cursor *cursors;
     uint32_t n;
+    uint64_t last_hash;
 };
 enum err idrun_merge_open(struct idrun_merge *merge, struct idrun *const *runs,
                           uint32_t n, struct why *why);

@@ -70,9 +70,10 @@ idrun_merge_next(struct idrun_merge *merge, uint32_t *run, uint64_t *hash,
     *hash = best->hashes[best->at];
     *detail = &best->details[best->at];
     best->at++;
-    if ((*detail)->file >= best->run->header.files_n)
+    if (*hash < merge->last_hash || (*detail)->file >= best->run->header.files_n)
         return err_set(why, ERR_CORRUPT, "%s: an entry is damaged",
                        best->run->path);
+    merge->last_hash = *hash;
     return ERR_OK;
 }
 
