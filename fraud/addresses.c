@@ -3,12 +3,16 @@
  *     bits 20..31  clicks received in the stamp's hour, at most COUNT_MAX
  *     bits  8..19  clicks received in the hour before
  *     bits  0..7   8 more bits of the stamp, so that the stalest is found to 55 ms
- * Most entries are seconds that are over: they are the stalest and go first. So only what
- * was touched in the last LIVE_FINE units counts as forgotten. */
+ * Most addresses click once a minute. Such a minute is kept as "single": no clicks in the
+ * stamp's hour, and in bits 8..19 the click's second of the minute + 1. Entries of seconds
+ * are made with the minute's second click, the first one's too; so one click is one entry,
+ * and one line. What was touched within the last LIVE_FINE units counts as forgotten when
+ * it is pushed out; older entries matter only to clicks that come that late. */
 
 #include <assert.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 #include "fraud/fraud.h"
@@ -19,7 +23,7 @@ enum {
     WAYS = 5,
     WAYS_FULL = 3,
     COUNT_MAX = 4095,
-    LIVE_FINE = 65536 / 30, /* 2 minutes in 1/65536 hours */
+    LIVE_FINE = 65536 / 120, /* 30 s in 1/65536 hours */
     SPINS_MAX = 100,
 };
 
@@ -49,12 +53,17 @@ fine_stamp(int64_t received_us)
     return (uint32_t)(hour << 16 | rest * 65536 / CLOCK_HOUR_US) & 0x7fffff;
 }
 
+static uint32_t
+way_stamp(const struct line *line, int way)
+{
+    return ((uint32_t)line->words[way] & LINE_STAMP_MASK) << 8 |
+           (line->counts[way] & 0xff);
+}
+
 static int32_t
 fine_age(const struct line *line, int way, uint32_t now)
 {
-    uint32_t then = ((uint32_t)line->words[way] & LINE_STAMP_MASK) << 8 |
-                    (line->counts[way] & 0xff);
-    uint32_t d = (now - then) & 0x7fffff;
+    uint32_t d = (now - way_stamp(line, way)) & 0x7fffff;
 
     return (int32_t)d - (d & 0x400000 ? 0x800000 : 0);
 }
@@ -139,45 +148,105 @@ way_take(struct fraud_addresses *addresses, struct line *line, uint32_t now)
     return stalest;
 }
 
-/* Clicks in the bucket so far, this one included. The line is locked. */
-static uint32_t
-way_count(struct line *line, int way, uint64_t tag, uint32_t now)
-{
-    uint32_t current = line->counts[way] >> 20,
-             before = line->counts[way] >> 8 & 0xfff;
-    uint32_t then = (uint32_t)line->words[way] & LINE_STAMP_MASK;
-    int32_t hours = line->words[way] == 0 ? 2 : line_hours(now >> 8, then);
-
-    if (hours >= 1) {
-        before = hours == 1 ? current : 0;
-        current = 0;
-    } else if (hours < 0) {
-        now = then << 8; /* a partition that lags: counts as now */
-    }
-    if (current < COUNT_MAX)
-        current++;
-    line->words[way] = tag | LINE_USED | now >> 8;
-    line->counts[way] = current << 20 | before << 8 | (now & 0xff);
-    return current + before;
-}
-
-static uint32_t
-bucket_count(struct fraud_addresses *addresses, uint64_t key, uint32_t now)
+/* The way of key in its line, which it locks; made empty if it was not there. */
+static int
+way_lock(struct fraud_addresses *addresses, uint64_t key, uint32_t now,
+         struct line **out)
 {
     struct line *line = &addresses->lines[line_of(key, addresses->lines_n)];
     uint64_t tag = line_tag(key);
-    uint32_t count;
     int way = 0;
 
     line_lock(line);
     while (way < WAYS &&
            ((line->words[way] & LINE_TAG_MASK) != tag || line->words[way] == 0))
         way++;
-    if (way == WAYS)
-        way = way_take(addresses, line, now);
-    count = way_count(line, way, tag, now);
+    *out = line;
+    return way < WAYS ? way : way_take(addresses, line, now);
+}
+
+/* Hours of receipt since the way was touched; 2 and more: it says nothing any more. */
+static int32_t
+way_hours(const struct line *line, int way, uint32_t now)
+{
+    return line->words[way] == 0 ? 2
+                                 : line_hours(now >> 8, (uint32_t)line->words[way]);
+}
+
+static void
+way_set(struct line *line, int way, uint64_t key, uint32_t now, uint32_t current,
+        uint32_t before)
+{
+    line->words[way] = line_tag(key) | LINE_USED | now >> 8;
+    line->counts[way] = current << 20 | before << 8 | (now & 0xff);
+}
+
+/* One click more in a way that had current and before, hours ago. Returns them all. */
+static uint32_t
+way_count(struct line *line, int way, uint64_t key, uint32_t now, uint32_t current,
+          uint32_t before)
+{
+    int32_t hours = way_hours(line, way, now);
+
+    if (hours >= 1) {
+        before = hours == 1 ? current : 0;
+        current = 0;
+    } else if (hours < 0) {
+        now = way_stamp(line, way); /* a partition that lags: counts as now */
+    }
+    if (current < COUNT_MAX)
+        current++;
+    way_set(line, way, key, now, current, before);
+    return current + before;
+}
+
+static uint32_t
+second_count(struct fraud_addresses *addresses, uint64_t address_key,
+             int64_t event_ms, uint32_t now)
+{
+    uint64_t key = fraud_bucket_key(address_key, event_ms, 1000);
+    struct line *line;
+    int way = way_lock(addresses, key, now, &line);
+    uint32_t count = way_count(line, way, key, now, line->counts[way] >> 20,
+                               line->counts[way] >> 8 & 0xfff);
+
     line_unlock(line);
     return count;
+}
+
+/* What the minute was when a click came; count is with it. */
+struct minute {
+    uint32_t count;
+    bool was_single;
+    uint32_t single_second, single_stamp;
+};
+
+static struct minute
+minute_count(struct fraud_addresses *addresses, uint64_t address_key,
+             int64_t event_ms, uint32_t now)
+{
+    uint64_t key = fraud_bucket_key(address_key, event_ms, CLOCK_MINUTE_MS);
+    uint32_t second = (uint32_t)(event_ms / 1000 % 60);
+    struct line *line;
+    int way = way_lock(addresses, key, now, &line);
+    uint32_t current = line->counts[way] >> 20,
+             before = line->counts[way] >> 8 & 0xfff;
+    struct minute minute = {.count = 1};
+
+    if (way_hours(line, way, now) >= 2) {
+        way_set(line, way, key, now, 0, second + 1);
+    } else {
+        if (current == 0) {
+            minute.was_single = true;
+            minute.single_second = before - 1;
+            minute.single_stamp = way_stamp(line, way);
+            current = 1;
+            before = 0;
+        }
+        minute.count = way_count(line, way, key, now, current, before);
+    }
+    line_unlock(line);
+    return minute;
 }
 
 uint32_t
@@ -185,14 +254,22 @@ fraud_addresses_seen(struct fraud_addresses *addresses,
                      const struct ruleset_limits *limits, uint64_t address_key,
                      int64_t event_ms, int64_t received_us)
 {
-    assert(received_us >= 0);
+    assert(received_us >= 0 && event_ms >= 0);
     uint32_t now = fine_stamp(received_us), reasons = 0;
-    uint64_t minute = fraud_bucket_key(address_key, event_ms, CLOCK_MINUTE_MS);
-    uint64_t second = fraud_bucket_key(address_key, event_ms, 1000);
+    struct minute minute = minute_count(addresses, address_key, event_ms, now);
 
-    if (bucket_count(addresses, minute, now) > limits->address_minute_max)
+    if (minute.count == 1)
+        return 0; /* limits are at least 1 */
+    if (minute.was_single) {
+        int64_t at_ms = clock_floor(event_ms, CLOCK_MINUTE_MS) +
+                        (int64_t)minute.single_second * 1000;
+
+        (void)second_count(addresses, address_key, at_ms, minute.single_stamp);
+    }
+    if (minute.count > limits->address_minute_max)
         reasons |= REASON_BIT(address_minute_rate);
-    if (bucket_count(addresses, second, now) > limits->address_second_max)
+    if (second_count(addresses, address_key, event_ms, now) >
+        limits->address_second_max)
         reasons |= REASON_BIT(address_second_rate);
     return reasons;
 }

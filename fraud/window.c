@@ -7,14 +7,18 @@
 #include <stdlib.h>
 
 #include "fraud/fraud.h"
+#include "fraud/line.h"
 #include "fraud/live.h"
 
-enum { SLOTS_MIN = 1024 };
+enum { SLOTS_MIN = 1024, SLOTS_A_LINE = 4 };
 
 struct slot {
     uint64_t key;
-    int64_t value; /* users: event time of the last click; addresses: clicks */
+    int64_t
+        value; /* users: event time of the last click; addresses: see minute_clicks */
 };
+
+static_assert(sizeof(struct slot) * SLOTS_A_LINE == LINE_SIZE, "slots fill lines");
 
 struct table {
     struct slot *slots;
@@ -60,10 +64,29 @@ table_get(const struct table *table, uint64_t key, int64_t absent)
     return slot->key == key ? slot->value : absent;
 }
 
+/* Large tables lie on huge pages: a random touch then misses no page table. */
+static enum err
+slots_make(struct table *table, struct why *why)
+{
+    uint64_t lines = table->slots_n / SLOTS_A_LINE;
+    void *slots = NULL;
+    enum err err = ERR_OK;
+
+    if (lines >= LINES_MIN)
+        err = line_map(&slots, lines, "users or addresses", why);
+    else if ((slots = calloc(table->slots_n, sizeof(struct slot))) == NULL)
+        err = err_set(why, ERR_NOMEM, "fraud: no memory for users or addresses");
+    table->slots = slots;
+    return err;
+}
+
 static void
 table_clear(struct fraud_window *window, struct table *table)
 {
-    free(table->slots);
+    if (table->slots_n / SLOTS_A_LINE >= LINES_MIN)
+        line_unmap(table->slots, table->slots_n / SLOTS_A_LINE);
+    else
+        free(table->slots);
     window->bytes -= table->slots_n * sizeof(struct slot);
     *table = (struct table){0};
 }
@@ -86,11 +109,10 @@ table_room(struct fraud_window *window, struct table *table, uint64_t n,
             "fraud: users and addresses of two hours need more than %llu bytes: "
             "raise the judge's limit",
             (unsigned long long)window->bytes_max);
-    grown.slots = calloc(grown.slots_n, sizeof(struct slot));
-    if (grown.slots == NULL)
-        return err_set(why, ERR_NOMEM,
-                       "fraud: no memory for %llu bytes of users or addresses",
-                       (unsigned long long)bytes);
+    enum err err = slots_make(&grown, why);
+
+    if (err != ERR_OK)
+        return err;
     for (uint64_t i = 0; i < table->slots_n; i++)
         if (table->slots[i].key != 0)
             *table_find(&grown, table->slots[i].key) = table->slots[i];
@@ -182,16 +204,71 @@ user_seen(struct fraud_window *window, const struct ruleset_limits *limits,
                                 : fraud_click_reason(limits, event_ms - last_ms);
 }
 
+/* A minute's value is its clicks, or -1 - second of the minute while it has one only: its
+ * seconds are not in the table yet. */
 static int64_t
-bucket_count(struct fraud_window *window, uint64_t address_key, int64_t event_ms,
-             int64_t unit_ms)
+minute_clicks(int64_t value)
 {
-    uint64_t key = key_of(fraud_bucket_key(address_key, event_ms, unit_ms));
-    int64_t count = ++*table_put(&window->current.addresses, key, 0);
+    return value < 0 ? 1 : value;
+}
 
-    if (clock_floor(event_ms, unit_ms) <= window->previous.event_ms_max)
-        count += table_get(&window->previous.addresses, key, 0);
-    return count;
+/* Clicks of one second in a generation whose minute has this value. */
+static int64_t
+second_clicks(const struct table *table, int64_t minute_value, uint64_t second_key,
+              int64_t second)
+{
+    if (minute_value < 0)
+        return minute_value == -1 - second;
+    return minute_value == 0 ? 0 : table_get(table, second_key, 0);
+}
+
+/* Counts the click in the current generation; returns the minute's new value. There is room
+ * for 3 keys. */
+static int64_t
+click_count(struct fraud_window *window, uint64_t address_key, int64_t event_ms,
+            uint64_t minute_key, uint64_t second_key)
+{
+    struct table *table = &window->current.addresses;
+    int64_t second = event_ms / 1000 % 60,
+            *minute = table_put(table, minute_key, 0);
+
+    if (*minute == 0)
+        return *minute = -1 - second;
+    if (*minute < 0) {
+        int64_t first_ms =
+            clock_floor(event_ms, CLOCK_MINUTE_MS) + (-1 - *minute) * 1000;
+
+        *minute = 1;
+        ++*table_put(table, key_of(fraud_bucket_key(address_key, first_ms, 1000)),
+                     0);
+    }
+    ++*table_put(table, second_key, 0);
+    return ++*minute;
+}
+
+static uint32_t
+address_seen(struct fraud_window *window, const struct ruleset_limits *limits,
+             uint64_t address_key, int64_t event_ms)
+{
+    const struct generation *previous = &window->previous;
+    uint64_t minute_key =
+        key_of(fraud_bucket_key(address_key, event_ms, CLOCK_MINUTE_MS));
+    uint64_t second_key = key_of(fraud_bucket_key(address_key, event_ms, 1000));
+    int64_t second = event_ms / 1000 % 60, before = 0;
+    int64_t now =
+        click_count(window, address_key, event_ms, minute_key, second_key);
+
+    if (clock_floor(event_ms, CLOCK_MINUTE_MS) <= previous->event_ms_max)
+        before = table_get(&previous->addresses, minute_key, 0);
+    int64_t in_minute = minute_clicks(now) + minute_clicks(before);
+    int64_t in_second =
+        second_clicks(&window->current.addresses, now, second_key, second) +
+        second_clicks(&previous->addresses, before, second_key, second);
+
+    return (in_minute > limits->address_minute_max ? REASON_BIT(address_minute_rate)
+                                                   : 0) |
+           (in_second > limits->address_second_max ? REASON_BIT(address_second_rate)
+                                                   : 0);
 }
 
 enum err
@@ -199,21 +276,16 @@ fraud_window_seen(struct fraud_window *window, const struct ruleset_limits *limi
                   uint64_t user_key, uint64_t address_key, int64_t event_ms,
                   uint32_t *reasons, struct why *why)
 {
-    assert(window->hour_us >= 0);
+    assert(window->hour_us >= 0 && event_ms >= 0);
     enum err err = table_room(window, &window->current.users, 1, why);
 
     *reasons = 0;
     if (err == ERR_OK)
-        err = table_room(window, &window->current.addresses, 2, why);
+        err = table_room(window, &window->current.addresses, 3, why);
     if (err != ERR_OK)
         return err;
     *reasons = user_seen(window, limits, key_of(user_key), event_ms);
-    if (bucket_count(window, address_key, event_ms, CLOCK_MINUTE_MS) >
-        limits->address_minute_max)
-        *reasons |= REASON_BIT(address_minute_rate);
-    if (bucket_count(window, address_key, event_ms, 1000) >
-        limits->address_second_max)
-        *reasons |= REASON_BIT(address_second_rate);
+    *reasons |= address_seen(window, limits, address_key, event_ms);
     if (event_ms > window->current.event_ms_max)
         window->current.event_ms_max = event_ms;
     return ERR_OK;
@@ -231,12 +303,10 @@ fraud_window_prefetch(const struct fraud_window *window, uint64_t user_key,
                       uint64_t address_key, int64_t event_ms)
 {
     uint64_t minute = fraud_bucket_key(address_key, event_ms, CLOCK_MINUTE_MS);
-    uint64_t second = fraud_bucket_key(address_key, event_ms, 1000);
 
     table_prefetch(&window->current.users, key_of(user_key));
     table_prefetch(&window->previous.users, key_of(user_key));
     table_prefetch(&window->current.addresses, key_of(minute));
-    table_prefetch(&window->current.addresses, key_of(second));
 }
 
 uint64_t
