@@ -130,27 +130,24 @@ text_is_good(struct str s, bool escaped)
 
 /* ---- values ---- */
 
-/* Escapes undone into the arena: never longer than they were, so it cannot overflow. */
-static bool
-string_read(struct parse *parse, const struct click_rule *rule, struct str *out,
-            bool *escaped)
+/* Escapes undone into the arena: never longer than they were, so it cannot overflow.
+ * p is NULL if refused. Strings travel by value, in registers. */
+static struct str
+string_unescape(struct parse *parse, const struct click_rule *rule,
+                struct str inside)
 {
     struct click_parser *parser = parse->parser;
     struct json_cursor *c = &parse->cursor;
     char *to = parser->arena + parser->arena_n;
-    struct str inside;
+    uint32_t n;
 
-    if (!json_string(c, &inside, escaped))
-        return refuse(parse, rule, "json", "%s", c->reason);
-    *out = inside;
-    if (!*escaped)
-        return true;
-    *out = (struct str){to, 0};
-    if (!json_unescape(inside, to, &out->n, &c->reason))
-        return refuse(parse, rule, "json", "%s", c->reason);
-    parser->arena_n += out->n;
+    if (!json_unescape(inside, to, &n, &c->reason)) {
+        (void)refuse(parse, rule, "json", "%s", c->reason);
+        return (struct str){NULL, 0};
+    }
+    parser->arena_n += n;
     json_escape_next(c, inside);
-    return true;
+    return (struct str){to, n};
 }
 
 static bool
@@ -252,17 +249,25 @@ string_value(struct parse *parse, const struct click_rule *rule,
              enum click_field field)
 {
     struct click *click = parse->click;
-    struct str s;
-    bool escaped;
+    struct str token = json_token(&parse->cursor), *to;
+    struct str s = {token.p + 1, token.n - 2};
+    bool escaped = parse->cursor.escape < token.p + token.n;
 
-    if (!string_read(parse, rule, &s, &escaped))
-        return false;
+    if (token.n < 2 || token.p[token.n - 1] != '"')
+        return refuse(parse, rule, "json", "a string is not closed");
+    if (escaped) {
+        s = string_unescape(parse, rule, s);
+        if (s.p == NULL)
+            return false;
+    }
     switch (rule->kind) {
     case KIND_TOKEN:
     case KIND_TEXT:
     case KIND_COUNTRY:
     case KIND_CURRENCY:
-        *(struct str *)(void *)((char *)click + rule->offset) = s;
+        to = (void *)((char *)click + rule->offset);
+        to->p = s.p;
+        to->n = s.n;
         return text_check(parse, rule, s, escaped);
     case KIND_UUID:
         return uuid_parse(s, click->event_id) ||

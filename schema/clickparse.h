@@ -54,6 +54,8 @@ struct click_parser {
     uint8_t ip[16];
     uint64_t key_seed;
     struct click_key keys[CLICK_KEY_SLOTS];
+    /* The fields of the click before, by place; no click gets further. */
+    struct click_key order[CLICK_FIELDS_N + CLICK_UNKNOWN_MAX + 1];
     struct str unknown[CLICK_UNKNOWN_MAX];
     struct click_element *elements;
     unsigned elements_max;
@@ -70,6 +72,7 @@ struct parse {
     struct click_error *error;
     uint32_t seen, present; /* bits of enum click_field */
     unsigned unknown;
+    unsigned place; /* fields begun */
 };
 
 extern const struct click_rule {

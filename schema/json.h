@@ -48,17 +48,25 @@ json_peek(const struct json_cursor *c)
     return c->at < c->end ? c->text[*c->at] : '\0';
 }
 
-/* The bytes from the cursor's mark to the next, blanks at the end cut. The cursor moves
- * on. Not at the end. */
+/* The bytes from mark at[0] to the next, blanks at the end cut. at is not the end. */
 static inline struct str
-json_token(struct json_cursor *c)
+json_token_at(const char *text, const uint32_t *at)
 {
-    const char *from = c->text + c->at[0], *to = c->text + c->at[1];
+    const char *from = text + at[0], *to = text + at[1];
 
     while (to[-1] == ' ' || to[-1] == '\n' || to[-1] == '\r' || to[-1] == '\t')
         to--;
-    c->at++;
     return (struct str){from, (uint32_t)(to - from)};
+}
+
+/* The token at the cursor, which moves on. Not at the end. */
+static inline struct str
+json_token(struct json_cursor *c)
+{
+    struct str token = json_token_at(c->text, c->at);
+
+    c->at++;
+    return token;
 }
 
 /* A string's inside, escapes as they stand; the cursor is at its quote, and moves on.
