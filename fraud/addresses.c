@@ -226,7 +226,7 @@ minute_count(struct fraud_addresses *addresses, uint64_t address_key,
              int64_t event_ms, uint32_t now)
 {
     uint64_t key = fraud_bucket_key(address_key, event_ms, CLOCK_MINUTE_MS);
-    uint32_t second = (uint32_t)(event_ms / 1000 % 60);
+    uint32_t second = (uint32_t)fraud_second(event_ms);
     struct line *line;
     int way = way_lock(addresses, key, now, &line);
     uint32_t current = line->counts[way] >> 20,
@@ -254,7 +254,7 @@ fraud_addresses_seen(struct fraud_addresses *addresses,
                      const struct ruleset_limits *limits, uint64_t address_key,
                      int64_t event_ms, int64_t received_us)
 {
-    assert(received_us >= 0 && event_ms >= 0);
+    assert(received_us >= 0);
     uint32_t now = fine_stamp(received_us), reasons = 0;
     struct minute minute = minute_count(addresses, address_key, event_ms, now);
 

@@ -40,4 +40,11 @@ fraud_bucket_key(uint64_t address_key, int64_t event_ms, int64_t unit_ms)
     return k ^ k >> 33;
 }
 
+/* Seconds into its UTC minute, 0..59; right for times before 1970 too. */
+static inline int64_t
+fraud_second(int64_t event_ms)
+{
+    return (event_ms - clock_floor(event_ms, CLOCK_MINUTE_MS)) / 1000;
+}
+
 #endif

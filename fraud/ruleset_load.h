@@ -17,10 +17,11 @@
 #include "fraud/honeypots.h"
 #include "fraud/ruleset.h"
 
-#define RULESET_FILES(X)                                                        \
-    X(rules, "rules.json")                                                      \
-    X(bots, "bots.txt") X(addresses, "addresses.txt") X(honeypots, "honeypots." \
-                                                                   "txt")
+#define RULESET_FILES(X)          \
+    X(rules, "rules.json")        \
+    X(bots, "bots.txt")           \
+    X(addresses, "addresses.txt") \
+    X(honeypots, "honeypots.txt")
 
 enum ruleset_file {
 #define X(id, name) RULESET_FILE_##id,

@@ -229,7 +229,7 @@ click_count(struct fraud_window *window, uint64_t address_key, int64_t event_ms,
             uint64_t minute_key, uint64_t second_key)
 {
     struct table *table = &window->current.addresses;
-    int64_t second = event_ms / 1000 % 60,
+    int64_t second = fraud_second(event_ms),
             *minute = table_put(table, minute_key, 0);
 
     if (*minute == 0)
@@ -254,7 +254,7 @@ address_seen(struct fraud_window *window, const struct ruleset_limits *limits,
     uint64_t minute_key =
         key_of(fraud_bucket_key(address_key, event_ms, CLOCK_MINUTE_MS));
     uint64_t second_key = key_of(fraud_bucket_key(address_key, event_ms, 1000));
-    int64_t second = event_ms / 1000 % 60, before = 0;
+    int64_t second = fraud_second(event_ms), before = 0;
     int64_t now =
         click_count(window, address_key, event_ms, minute_key, second_key);
 
@@ -276,7 +276,7 @@ fraud_window_seen(struct fraud_window *window, const struct ruleset_limits *limi
                   uint64_t user_key, uint64_t address_key, int64_t event_ms,
                   uint32_t *reasons, struct why *why)
 {
-    assert(window->hour_us >= 0 && event_ms >= 0);
+    assert(window->hour_us >= 0);
     enum err err = table_room(window, &window->current.users, 1, why);
 
     *reasons = 0;
