@@ -16,6 +16,10 @@
 #include "common/clock.h"
 #include "schema/zone.h"
 
+enum {
+    SPEND_KEPT_HOURS = 48
+}; /* before the one in force, if it must be judged again */
+
 static enum err
 lock_take(struct judge *judge, struct why *why)
 {
@@ -415,7 +419,8 @@ run(struct judge *judge, struct why *why)
         err = slices_run(judge, limit_us, why);
     if (err != ERR_OK)
         return err;
-    folder_clean(in->judge_dir, "spend", judge->judged_us, judge->spend_us);
+    folder_clean(in->judge_dir, "spend", judge->judged_us,
+                 judge->spend_us - SPEND_KEPT_HOURS * CLOCK_HOUR_US);
     if (!in->forced && limit_us < clock_floor(in->until_us, CLOCK_HOUR_US))
         return err_set(
             why, ERR_AGAIN,

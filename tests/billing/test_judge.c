@@ -382,8 +382,8 @@ test_random_clicks_get_the_models_verdicts(void)
         int64_t memory;
     } cases[] = {
         {6000, SECOND, 2000000},     {6000, SECOND, 1000},
-        {6000, SECOND / 20, 1000},   {3000, 60 * SECOND, 2000000},
-        {3000, 1200 * SECOND, 1000},
+        {6000, SECOND / 20, 1000},   {1500, 60 * SECOND, 2000000},
+        {1000, 3600 * SECOND, 1000},
     };
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
