@@ -227,7 +227,7 @@ click_visit(void *ctx, unsigned index, struct str json)
 {
     struct post *post = ctx;
     struct click_error error;
-    struct click click = {0};
+    struct click click; /* zeroed by click_parse */
     unsigned unknown = 0;
     bool kept;
 
