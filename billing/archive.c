@@ -73,10 +73,10 @@ part_step(struct archive *archive, struct part *part, int64_t limit_us, bool rol
     if (part->failing) {
         if (clock_mono_us() < part->retry_mono_us)
             return;
-        err = part_reset(part, &why);
+        err = archive_part_reset(part, &why);
     }
     if (err == ERR_OK)
-        err = part_read(part, archive->reader, limit_us, &why);
+        err = archive_part_read(part, archive->reader, limit_us, &why);
     if (err == ERR_OK && roll)
         err = part_roll(part, &why);
     if (err == ERR_OK && roll) {
@@ -364,8 +364,8 @@ archive_open(struct archive *archive, const struct config *config, struct why *w
     for (uint32_t p = 0; p < clicklog_partitions(archive->log) && err == ERR_OK;
          p++) {
         archive->parts_n++;
-        err = part_open(&archive->parts[p], archive->dir, p,
-                        (uint64_t)config->archive_roll_bytes, why);
+        err = archive_part_open(&archive->parts[p], archive->dir, p,
+                                (uint64_t)config->archive_roll_bytes, why);
     }
     return err == ERR_OK ? start_over(archive, why) : err;
 }
@@ -374,7 +374,7 @@ static void
 archive_free(struct archive *archive)
 {
     for (uint32_t p = 0; p < archive->parts_n; p++)
-        part_close(&archive->parts[p]);
+        archive_part_close(&archive->parts[p]);
     free(archive->parts);
     clicklog_reader_close(&archive->reader);
     free(archive);

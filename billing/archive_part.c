@@ -55,8 +55,8 @@ lasts_format(const struct part *part, char text[MANIFEST_INCS_MAX])
 }
 
 enum err
-part_open(struct part *part, const char *dir, uint32_t partition,
-          uint64_t roll_bytes, struct why *why)
+archive_part_open(struct part *part, const char *dir, uint32_t partition,
+                  uint64_t roll_bytes, struct why *why)
 {
     char label[32];
 
@@ -71,11 +71,11 @@ part_open(struct part *part, const char *dir, uint32_t partition,
                              "clicks in the log that no listed archive file holds");
     part->broken = metric_gauge("clickledger_archive_broken", label,
                                 "1 while the partition cannot be archived");
-    return part_reset(part, why);
+    return archive_part_reset(part, why);
 }
 
 void
-part_close(struct part *part)
+archive_part_close(struct part *part)
 {
     avrofile_abort(&part->file);
     manifest_writer_close(&part->list);
@@ -93,7 +93,7 @@ live_listed_update(struct part *part)
 }
 
 enum err
-part_reset(struct part *part, struct why *why)
+archive_part_reset(struct part *part, struct why *why)
 {
     char incs[MANIFEST_INCS_MAX];
     uint64_t next = 0;
@@ -232,7 +232,8 @@ part_roll(struct part *part, struct why *why)
     err = avrofile_finish(&part->file, path, open->sha256, why);
     if (err == ERR_OK)
         err = list_add(part, path, why);
-    if (err != ERR_OK && part_reset(part, NULL) == ERR_OK && part->next == before)
+    if (err != ERR_OK && archive_part_reset(part, NULL) == ERR_OK &&
+        part->next == before)
         (void)unlink(path); /* surely not listed */
     return err;
 }
@@ -262,8 +263,8 @@ record_take(struct part *part, const struct clicklog_record *record,
 }
 
 enum err
-part_read(struct part *part, struct clicklog_reader *reader, int64_t limit_us,
-          struct why *why)
+archive_part_read(struct part *part, struct clicklog_reader *reader,
+                  int64_t limit_us, struct why *why)
 {
     bool more = true;
     enum err err = ERR_OK;

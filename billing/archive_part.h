@@ -1,7 +1,7 @@
 /* billing/archive_part.h - one partition of the archive: its open file, its list, and what
  * still lacks live verdicts.
  *
- *   log --part_read(limit)--> open file --part_roll--> renamed, listed
+ *   log --archive_part_read(limit)--> open file --part_roll--> renamed, listed
  *
  * Whatever fails puts the partition back to what is listed: the log still has the rest,
  * and reading it again makes the same rows.
@@ -56,14 +56,14 @@ struct part {
     struct metric *files_total, *bytes_total, *lag, *broken;
 };
 
-enum err part_open(struct part *part, const char *dir, uint32_t partition,
-                   uint64_t roll_bytes, struct why *why);
-void part_close(struct part *part);
+enum err archive_part_open(struct part *part, const char *dir, uint32_t partition,
+                           uint64_t roll_bytes, struct why *why);
+void archive_part_close(struct part *part);
 /* Throws the open file away and stands where the list ends. */
-enum err part_reset(struct part *part, struct why *why);
+enum err archive_part_reset(struct part *part, struct why *why);
 /* Takes every click received before limit_us into files. */
-enum err part_read(struct part *part, struct clicklog_reader *reader,
-                   int64_t limit_us, struct why *why);
+enum err archive_part_read(struct part *part, struct clicklog_reader *reader,
+                           int64_t limit_us, struct why *why);
 /* Finishes and lists the open file, if there is one. */
 enum err part_roll(struct part *part, struct why *why);
 /* Queues a listed file for its live verdicts. */

@@ -14,6 +14,7 @@
 #include "common/clock.h"
 #include "common/file.h"
 #include "common/hash.h"
+#include "common/log.h"
 
 enum {
     FORMAT = 1,
@@ -40,7 +41,7 @@ struct incarnation {
 };
 
 static_assert(sizeof(struct block_header) == 48, "no padding: it is hashed");
-static_assert(sizeof(struct received_header) == 24, "no padding");
+static_assert(sizeof(struct received_header) == 32, "no padding");
 static_assert(sizeof(struct format) == 16, "no padding");
 
 static MDB_val
@@ -204,8 +205,8 @@ lock_take(struct clicklog *log, const char *dir, struct why *why)
     }
     n = snprintf(pid, sizeof(pid), "%ld\n", (long)getpid());
     /* The number is for people: without it (a full disk) the lock holds all the same. */
-    if (ftruncate(fd, 0) == 0 && pwrite(fd, pid, (size_t)n, 0) != n)
-        (void)ftruncate(fd, 0);
+    if (ftruncate(fd, 0) != 0 || pwrite(fd, pid, (size_t)n, 0) != n)
+        log_event(LOG_WARN, "lock_without_pid", LOG_TEXT("path", path));
     log->lock_fd = fd;
     return ERR_OK;
 }

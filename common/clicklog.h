@@ -146,7 +146,8 @@ enum err clicklog_received_each(struct clicklog *log,
                                               const struct clicklog_received *row),
                                 void *ctx, struct why *why);
 /* The same for every group with received_us < until_us, grouped by hour of receipt, the
- * open hour included: exact for any cut. */
+ * open hour included. ERR_AGAIN when groups after the cut are folded with those before it
+ * already, which takes thousands of groups in between. */
 enum err clicklog_received_all(struct clicklog *log, int64_t until_us,
                                bool (*visit)(void *ctx,
                                              const struct clicklog_received *row),

@@ -268,7 +268,7 @@ group_put(struct clicklog *log, struct change *change,
     if (err == ERR_OK)
         err = received_count(log, entries, n, why);
     if (err == ERR_OK)
-        err = received_put(log, change, hour, why);
+        err = received_put(log, change, received_us, why);
     for (uint32_t p = 0; err == ERR_OK && p < log->partitions; p++)
         err = partition_put(log, change, entries, p, starts[p], starts[p + 1],
                             received_us, why);

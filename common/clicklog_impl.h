@@ -62,6 +62,7 @@ struct received_header {
     uint64_t check;  /* hash64 of what follows */
     uint32_t count;
     uint32_t zero;
+    int64_t last_us; /* receipt of the last group in it */
 };
 
 /* One value in meta, rewritten by every change; cut after the last partition. */
@@ -176,7 +177,7 @@ int tally_row_compare(const struct tally_row *a, const struct tally_row *b);
 enum err received_fold(struct clicklog *log, struct change *change, int64_t hour,
                        struct why *why);
 /* Stores log->tally as the counts of the change's group. */
-enum err received_put(struct clicklog *log, struct change *change, int64_t hour,
-                      struct why *why);
+enum err received_put(struct clicklog *log, struct change *change,
+                      int64_t received_us, struct why *why);
 
 #endif

@@ -29,6 +29,7 @@ struct source {
 struct merge {
     struct source *sources;
     size_t n, cap;
+    int64_t until_us;     /* groups received from it on are left out */
     struct tally waiting; /* rows of the blocks that are not sorted */
     uint8_t *waiting_bytes;
 };
@@ -108,10 +109,11 @@ counts_add(struct clicklog *log, struct tally *tally, const uint8_t *p,
 
 static enum err
 counts_put(struct clicklog *log, struct change *change, struct received_key id,
-           const struct tally *tally, uint32_t sorted, uint64_t *cost,
-           struct why *why)
+           const struct tally *tally, int64_t last_us, uint32_t sorted,
+           uint64_t *cost, struct why *why)
 {
-    struct received_header header = {RECEIVED_MAGIC, sorted, 0, tally->rows_n, 0};
+    struct received_header header = {RECEIVED_MAGIC, sorted, 0,
+                                     tally->rows_n,  0,      last_us};
     size_t rows = tally_size(tally);
     MDB_val key = {sizeof(id.b), id.b}, value = {sizeof(header) + rows, NULL};
     int rc = mdb_put(change->txn, log->env.tables[TABLE_RECEIVED], &key, &value,
@@ -130,13 +132,14 @@ counts_put(struct clicklog *log, struct change *change, struct received_key id,
 }
 
 enum err
-received_put(struct clicklog *log, struct change *change, int64_t hour,
+received_put(struct clicklog *log, struct change *change, int64_t received_us,
              struct why *why)
 {
+    int64_t hour = received_us / CLOCK_HOUR_US;
     uint64_t group = change->state.groups, cost;
     enum err err =
         counts_put(log, change, received_key(hour, log->incarnation, group),
-                   &log->tally, 0, &cost, why);
+                   &log->tally, received_us, 0, &cost, why);
 
     if (err != ERR_OK)
         return err;
@@ -148,10 +151,10 @@ received_put(struct clicklog *log, struct change *change, int64_t hour,
     return ERR_OK;
 }
 
-/* Reads every block from fold.first on into the tally. */
+/* Reads every block from fold.first on into the tally; *last_us is the newest's. */
 static enum err
 fold_read(struct clicklog *log, struct change *change, struct received_key first,
-          struct why *why)
+          int64_t *last_us, struct why *why)
 {
     MDB_val key = {sizeof(first.b), first.b}, value;
     struct received_header header;
@@ -168,6 +171,8 @@ fold_read(struct clicklog *log, struct change *change, struct received_key first
         err = counts_open(log, &value, &header, &rows, &end, why);
         if (err == ERR_OK)
             err = counts_add(log, &log->tally, rows, end, why);
+        if (err == ERR_OK && header.last_us > *last_us)
+            *last_us = header.last_us;
         rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
     }
     mdb_cursor_close(cursor);
@@ -216,7 +221,7 @@ fold_is_due(const struct fold *fold, int64_t hour)
  * that frees them is open; but not into leaves that it rewrites. So they are copied. */
 static enum err
 fold_write(struct clicklog *log, struct change *change, struct received_key first,
-           struct why *why)
+           int64_t last_us, struct why *why)
 {
     size_t size = tally_size(&log->tally);
     uint8_t *copy = malloc(size), *p = copy;
@@ -232,7 +237,7 @@ fold_write(struct clicklog *log, struct change *change, struct received_key firs
     assert(p == copy + size);
     err = fold_delete(log, change, first, why);
     if (err == ERR_OK)
-        err = counts_put(log, change, first, &log->tally, 1, &cost, why);
+        err = counts_put(log, change, first, &log->tally, last_us, 1, &cost, why);
     free(copy);
     if (err != ERR_OK)
         return err;
@@ -251,13 +256,14 @@ received_fold(struct clicklog *log, struct change *change, int64_t hour,
               struct why *why)
 {
     struct received_key first;
+    int64_t last_us = 0;
     enum err err;
 
     if (!fold_is_due(&change->fold, hour))
         return ERR_OK;
     first = received_key(hour, log->incarnation, change->fold.first);
-    err = fold_read(log, change, first, why);
-    return err == ERR_OK ? fold_write(log, change, first, why) : err;
+    err = fold_read(log, change, first, &last_us, why);
+    return err == ERR_OK ? fold_write(log, change, first, last_us, why) : err;
 }
 
 static void
@@ -317,10 +323,17 @@ merge_collect(struct clicklog *log, struct merge *merge, MDB_cursor *cursor,
 
     do {
         err = counts_open(log, &value, &header, &rows, &end, why);
-        if (err == ERR_OK)
-            err = header.sorted == 1
-                      ? merge_add(merge, rows, end, why)
-                      : counts_add(log, &merge->waiting, rows, end, why);
+        bool before = header.last_us < merge->until_us;
+        if (err == ERR_OK && header.sorted == 1)
+            err =
+                before
+                    ? merge_add(merge, rows, end, why)
+                    : err_set(
+                          why, ERR_AGAIN,
+                          "clicklog: so much is posted that counts up to a moment "
+                          "ago are folded with later ones: try again");
+        else if (err == ERR_OK && before)
+            err = counts_add(log, &merge->waiting, rows, end, why);
         rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
     } while (rc == 0 && err == ERR_OK && same_hour(&key, &hour));
     if (err != ERR_OK)
@@ -373,13 +386,15 @@ merge_next(struct merge *merge, struct tally_row *out, enum err *err,
     return true;
 }
 
-/* Tells one (hour, incarnation); *id is its key and becomes the key of what follows. */
+/* Tells one (hour, incarnation) as it was at until_us, or, if whole, only when its end is
+ * past; *id is its key and becomes the key of what follows. */
 static enum err
 hour_tell(struct clicklog *log, MDB_txn *txn, struct received_key *id, bool *more,
+          int64_t until_us, bool whole,
           bool (*visit)(void *ctx, const struct clicklog_received *row), void *ctx,
           struct why *why)
 {
-    struct merge merge = {.waiting = {.round = 1}};
+    struct merge merge = {.until_us = until_us, .waiting = {.round = 1}};
     MDB_val key = {sizeof(id->b), id->b}, value;
     struct clicklog_received row;
     struct tally_row sum;
@@ -396,7 +411,8 @@ hour_tell(struct clicklog *log, MDB_txn *txn, struct received_key *id, bool *mor
     memcpy(id->b, key.mv_data, sizeof(id->b));
     row.hour_us = (int64_t)big_endian(id->b, 4) * CLOCK_HOUR_US;
     row.incarnation = big_endian(id->b + 4, 8);
-    if (row.hour_us + CLOCK_HOUR_US > state.floor_us)
+    if (whole ? row.hour_us + CLOCK_HOUR_US > state.floor_us
+              : row.hour_us >= until_us)
         goto close;
     err = merge_collect(log, &merge, cursor, *id, value, why);
     *more = err == ERR_OK;
@@ -419,11 +435,10 @@ close:
     return err;
 }
 
-enum err
-clicklog_received_each(struct clicklog *log,
-                       bool (*visit)(void *ctx,
-                                     const struct clicklog_received *row),
-                       void *ctx, struct why *why)
+static enum err
+hours_tell(struct clicklog *log, int64_t until_us, bool whole,
+           bool (*visit)(void *ctx, const struct clicklog_received *row), void *ctx,
+           struct why *why)
 {
     struct received_key id = received_key(0, 0, 0);
     bool more = true;
@@ -435,10 +450,27 @@ clicklog_received_each(struct clicklog *log,
         err = lmdbenv_read_begin(&log->env, &txn, why);
         if (err != ERR_OK)
             return err;
-        err = hour_tell(log, txn, &id, &more, visit, ctx, why);
+        err = hour_tell(log, txn, &id, &more, until_us, whole, visit, ctx, why);
         lmdbenv_read_end(&log->env, &txn);
     }
     return err;
+}
+
+enum err
+clicklog_received_each(struct clicklog *log,
+                       bool (*visit)(void *ctx,
+                                     const struct clicklog_received *row),
+                       void *ctx, struct why *why)
+{
+    return hours_tell(log, INT64_MAX, true, visit, ctx, why);
+}
+
+enum err
+clicklog_received_all(struct clicklog *log, int64_t until_us,
+                      bool (*visit)(void *ctx, const struct clicklog_received *row),
+                      void *ctx, struct why *why)
+{
+    return hours_tell(log, until_us, false, visit, ctx, why);
 }
 
 enum err
