@@ -432,54 +432,6 @@ a_file_of_the_older_schema_stays_readable(void **state)
     avro_drop(&a);
 }
 
-/* ---- schemas ---- */
-
-static void
-the_schemas_are_those_of_the_files(void **state)
-{
-    static const char *const files[] = {"schema/click_v1.avsc",
-                                        "schema/click.avsc"};
-    static char text[65536];
-
-    (void)state;
-    for (unsigned version = 1; version <= CLICK_VERSION; version++) {
-        FILE *file = fopen(files[version - 1], "r");
-        size_t n;
-
-        assert_non_null(file);
-        n = fread(text, 1, sizeof(text), file);
-        assert_int_equal(fclose(file), 0);
-        assert_int_equal(n, strlen(click_schema(version)));
-        assert_memory_equal(text, click_schema(version), n);
-        assert_int_equal(click_schema_version((struct str){text, (uint32_t)n}),
-                         version);
-    }
-    assert_null(click_schema(0));
-    assert_null(click_schema(CLICK_VERSION + 1));
-}
-
-static void
-a_schema_is_known_by_its_meaning(void **state)
-{
-    static char text[65536];
-    avro_writer_t writer = avro_writer_memory(text, sizeof(text));
-    struct avro a = avro_make(2);
-
-    (void)state;
-    assert_int_equal(avro_schema_to_json(a.schema, writer), 0);
-    assert_int_equal(click_schema_version(
-                         (struct str){text, (uint32_t)avro_writer_tell(writer)}),
-                     2);
-    avro_writer_free(writer);
-    avro_drop(&a);
-    assert_int_equal(click_schema_version(STR("")), 0);
-    assert_int_equal(click_schema_version(STR("{")), 0);
-    assert_int_equal(click_schema_version(STR("\"long\"")), 0);
-    assert_int_equal(click_schema_version(STR(
-                         "{\"type\":\"record\",\"name\":\"click\",\"fields\":[]}")),
-                     0);
-}
-
 /* ---- damage ---- */
 
 static void
@@ -579,46 +531,16 @@ the_largest_click_fits(void **state)
     assert_same(&c, &back);
 }
 
-static void
-a_click_is_shown_as_json(void **state)
-{
-    struct buf out = BUF_MAX(1 << 20);
-    uint64_t seed = 10;
-    struct click click = draw_click(&seed);
-
-    (void)state;
-    click.user_agent = STR("a \"quoted\" agent");
-    click.timestamp_ms = INT64_C(1795252087123);
-    click.received_us = INT64_C(1795252087123456);
-    click.price_micros = 250000;
-    click.device = CLICK_DEVICE_tablet;
-    click_format_json(&click, &out);
-    buf_add(&out, "", 1);
-    assert_false(out.failed);
-    assert_int_equal(out.p[0], '{');
-    assert_non_null(
-        strstr((char *)out.p, "\"user_agent\":\"a \\\"quoted\\\" agent\""));
-    assert_non_null(
-        strstr((char *)out.p, "\"timestamp\":\"2026-11-21T09:08:07.123Z\""));
-    assert_non_null(strstr((char *)out.p, "\"cost_per_click\":\"0.250000\""));
-    assert_non_null(strstr((char *)out.p, "\"device_type\":\"tablet\""));
-    buf_free(&out);
-    assert_string_equal(click_device_name(99), "unknown");
-}
-
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(our_records_are_the_avro_librarys_byte_for_byte),
         cmocka_unit_test(a_file_of_the_older_schema_stays_readable),
-        cmocka_unit_test(the_schemas_are_those_of_the_files),
-        cmocka_unit_test(a_schema_is_known_by_its_meaning),
         cmocka_unit_test(every_cut_record_is_refused),
         cmocka_unit_test(a_damaged_record_decodes_within_its_bytes_or_not_at_all),
         cmocka_unit_test(unknown_versions_are_refused),
         cmocka_unit_test(the_largest_click_fits),
-        cmocka_unit_test(a_click_is_shown_as_json),
     };
 
     pool_fill();

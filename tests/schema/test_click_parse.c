@@ -1,12 +1,11 @@
 /* The click from JSON: a table of inputs with the code and field that each must give,
- * then bodies, then the JSON test suite as values of a field nobody knows. */
+ * then every field and every limit. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 
 #include <cmocka.h>
 
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -183,8 +182,7 @@ struct fixture {
     struct click_parser *parser;
     struct click click;
     struct click_error error;
-    unsigned unknown, visited, good;
-    char order[64];
+    unsigned unknown;
     char *kept; /* the click borrows from it */
 };
 
@@ -386,225 +384,6 @@ depth_unknown_fields_and_bytes_have_their_limits(void **state)
     free(json);
 }
 
-/* ---- bodies ---- */
-
-static bool
-visit(void *ctx, unsigned index, struct str json)
-{
-    struct fixture *f = ctx;
-    struct click_error error;
-    struct click click;
-    bool good = click_parse(f->parser, json, &limits, &click, &error, NULL);
-
-    assert_int_equal(index, f->visited);
-    f->order[f->visited++] = good ? 'g' : 'b';
-    f->order[f->visited] = '\0';
-    f->good += good;
-    return true;
-}
-
-#define GOOD ALL "}"
-
-static void
-bodies_are_split_into_their_clicks(void **state)
-{
-    static const struct {
-        const char *body, *want; /* NULL: refused, nothing visited */
-    } bodies[] = {
-        {GOOD, "g"},
-        {" " GOOD " \n", "g"},
-        {"{", "b"},
-        {"{\n}", "b"},
-        {"{\n" EVENT_ID ",\n" TIME ",\n" CAMPAIGN ",\n" REST ",\n" IP ",\n" COUNTRY
-         ",\n" COST "\n}\n",
-         "g"},
-        {ALL ",\"zz\":[{}\n,\n{}]}", "g"},
-        {ALL ",\"zz\":[\n{}]}", "g"},
-        {ALL ",\"zz\":{}\n}", "g"},
-        {"[" GOOD "]", "g"},
-        {"[" GOOD "," GOOD "]", "gg"},
-        {" [ " GOOD " , " GOOD " ] ", "gg"},
-        {"[\n" GOOD ",\n{},\n" GOOD "\n]\n", "gbg"},
-        {"[" GOOD ",5,\"x\",null,[]," GOOD "]", "gbbbbg"},
-        {"[" GOOD ",{\"tcf\":\"\\n\"}," ALL ",\"tcf\":\"\\u0041\"}]", "gbg"},
-        {GOOD "\n" GOOD, "gg"},
-        {GOOD "\r\n\r\n  \n" GOOD "\r\n", "gg"},
-        {GOOD "\n{\"broken\n" GOOD "\n", "gbg"},
-        {"{\"broken\n" GOOD "\n", "bg"},
-        {"{\"broken\":\"\n" GOOD "\n" GOOD, "bgg"},
-        {"garbage\n" GOOD "\n", "bg"},
-        {GOOD "\n]\n" GOOD "\n", "gbg"},
-        {GOOD "\n\xff\n" GOOD "\n", "gbg"},
-        {GOOD " " GOOD, "b"},
-        {"", NULL},
-        {" \n\t ", NULL},
-        {"[]", NULL},
-        {"[", NULL},
-        {"]", NULL},
-        {"5", NULL},
-        {"[" GOOD, NULL},
-        {"[" GOOD ",]", NULL},
-        {"[" GOOD " " GOOD "]", NULL},
-        {"[" GOOD "]]", NULL},
-        {"[" GOOD "]\n" GOOD, NULL},
-        {"[" GOOD ",tru]", NULL},
-        {"[" GOOD ",{\"a\":01}]", NULL},
-        {"[" GOOD ",{\"a\":\"\\x\"}]", NULL},
-        {"[" GOOD ",{\"a\":\"\\ud800\"}]", NULL},
-        {"[" GOOD ",{\"tcf\":\"\xff\"}]", NULL},
-        {"[" GOOD ",{\"tcf\":\"\n\"}]", NULL},
-        {"[" GOOD ",{\"tcf\":\"]", NULL},
-    };
-    struct fixture *f = *state;
-
-    for (size_t i = 0; i < ROWS(bodies); i++) {
-        size_t n = strlen(bodies[i].body);
-        char *body = malloc(n + 1);
-        bool good;
-
-        assert_non_null(body);
-        memcpy(body, bodies[i].body, n);
-        f->visited = 0;
-        f->order[0] = '\0';
-        good = click_split(f->parser, (struct str){body, (uint32_t)n}, 8, visit, f,
-                           &f->error);
-        if (good != (bodies[i].want != NULL) ||
-            strcmp(f->order, good ? bodies[i].want : "") != 0)
-            fail_msg("%s: %d, %s", bodies[i].body, good, f->order);
-        free(body);
-    }
-}
-
-static void
-a_broken_array_names_the_field_at_fault(void **state)
-{
-    struct fixture *f = *state;
-
-    assert_false(click_split(f->parser, STR("[{\"os\":\"x\",\"tcf\":\"\xff\"}]"), 8,
-                             visit, f, &f->error));
-    assert_string_equal(f->error.field, "tcf");
-}
-
-static bool
-stop(void *ctx, unsigned index, struct str json)
-{
-    (void)json;
-    (void)index;
-    ++*(int *)ctx;
-    return false;
-}
-
-static void
-too_many_clicks_are_refused_and_a_visitor_may_stop(void **state)
-{
-    const struct str bodies[] = {STR("[{},{},{},{},{},{},{},{},{}]"),
-                                 STR("{}\n{}\n{}\n{}\n{}\n{}\n{}\n{}\n{}\n")};
-    struct fixture *f = *state;
-    int visits = 0;
-
-    for (size_t i = 0; i < ROWS(bodies); i++) {
-        f->visited = 0;
-        assert_false(click_split(f->parser, bodies[i], 8, visit, f, &f->error));
-        assert_string_equal(f->error.code, "too_large");
-        assert_int_equal(f->visited, 0);
-        assert_true(click_split(f->parser, bodies[i], 9, visit, f, &f->error));
-        assert_int_equal(f->visited, 9);
-        assert_true(click_split(f->parser, bodies[i], 9, stop, &visits, &f->error));
-    }
-    assert_int_equal(visits, 2);
-}
-
-/* ---- the suite ---- */
-
-#define SUITE "../shared/data/json-test-suite/test_parsing"
-
-/* A text of the suite as the value of an unknown field, last and first, as an array's
- * element and alone. */
-static void
-suite_run(struct fixture *f, const char *name, const char *value, size_t n)
-{
-    static const struct {
-        const char *before, *after;
-    } places[] = {{ALL ",\"zz\":", "}"},
-                  {"{\"zz\":", "," EVENT_ID "}"},
-                  {"[", "]"},
-                  {"", ""}};
-    char *json = malloc(n + 2048);
-
-    assert_non_null(json);
-    for (size_t i = 0; i < ROWS(places); i++) {
-        size_t from = strlen(places[i].before), to = strlen(places[i].after);
-        bool good;
-
-        memcpy(json, places[i].before, from);
-        memcpy(json + from, value, n);
-        memcpy(json + from + n, places[i].after, to);
-        f->visited = 0;
-        if (i == 2 && name[0] == 'n') {
-            good = click_split(f->parser,
-                               (struct str){json, (uint32_t)(from + n + to)}, 60,
-                               visit, f, &f->error);
-            if (good)
-                fail_msg("%s in an array was split", name);
-            continue;
-        }
-        good = parse(f, json, from + n + to);
-        if (good != (name[0] == 'y' && i == 0))
-            fail_msg("%s, place %zu: %s", name, i,
-                     good ? "good" : f->error.message);
-        if (i == 1 && name[0] == 'y')
-            assert_string_equal(f->error.code, "missing");
-    }
-    free(json);
-}
-
-static void
-the_json_test_suite_is_told_apart(void **state)
-{
-    struct fixture *f = *state;
-    DIR *dir = opendir(SUITE);
-    struct dirent *entry;
-    int files = 0;
-
-    if (dir == NULL) {
-        print_message("skipped: no shared data\n");
-        return;
-    }
-    while ((entry = readdir(dir)) != NULL) {
-        char path[512], *text = malloc(TEXT_MAX * 4);
-        FILE *file;
-        size_t n;
-
-        if (entry->d_name[0] == 'y' || entry->d_name[0] == 'n') {
-            (void)snprintf(path, sizeof(path), SUITE "/%s", entry->d_name);
-            file = fopen(path, "rb");
-            assert_non_null(file);
-            n = fread(text, 1, TEXT_MAX * 4, file);
-            assert_int_equal(fclose(file), 0);
-            suite_run(f, entry->d_name, text, n);
-            files++;
-        }
-        free(text);
-    }
-    assert_int_equal(closedir(dir), 0);
-    assert_true(files > 250);
-}
-
-static void
-the_table_is_written_as_markdown(void **state)
-{
-    struct buf out = BUF_MAX(65536);
-
-    (void)state;
-    click_document(&out);
-    buf_add(&out, "", 1);
-    assert_false(out.failed);
-    assert_non_null(strstr((char *)out.p, "| `campaign_id` | yes | "));
-    assert_non_null(strstr((char *)out.p, "1..64 bytes"));
-    assert_non_null(strstr((char *)out.p, "| `purpose` | no | "));
-    buf_free(&out);
-}
-
 int
 main(void)
 {
@@ -615,11 +394,6 @@ main(void)
         TEST(a_refused_click_names_its_event_id_if_it_can_be_read),
         TEST(a_text_may_have_its_limit_and_no_byte_more),
         TEST(depth_unknown_fields_and_bytes_have_their_limits),
-        TEST(bodies_are_split_into_their_clicks),
-        TEST(a_broken_array_names_the_field_at_fault),
-        TEST(too_many_clicks_are_refused_and_a_visitor_may_stop),
-        TEST(the_json_test_suite_is_told_apart),
-        TEST(the_table_is_written_as_markdown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
