@@ -121,6 +121,7 @@ static const struct {
     {NO_COST ",\"cost_per_click\":0.25,\"tcf\":\"a\xc0\xaf\"}", "json", "tcf"},
     {NO_COST ",\"cost_per_click\":0.25,\"tcf\":\"a\tb\"}", "json", "tcf"},
     {NO_COST ",\"cost_per_click\":0.25,\"tcf\":\"\\ud800\"}", "json", "tcf"},
+    {NO_COST ",\"cost_per_click\":0.25,\"tcf\":\"\\udc00\\udc01\"}", "json", "tcf"},
     {NO_COST ",\"cost_per_click\":0.25,\"tcf\":\"\\udc00\\ud800\"}", "json", "tcf"},
     {NO_COST ",\"cost_per_click\":0.25,\"tcf\":\"\\ud800\\u0041\"}", "json", "tcf"},
     {NO_COST ",\"cost_per_click\":0.25,\"tcf\":\"\\x41\"}", "json", "tcf"},

@@ -194,6 +194,27 @@ too_many_clicks_are_refused_and_a_visitor_may_stop(void **state)
     assert_int_equal(visits, 2);
 }
 
+/* The marks of a body must not outlive it: another text may come to lie in its place. */
+static void
+a_body_is_forgotten_after_its_split(void **state)
+{
+    struct fixture *f = *state;
+    char body[] = "[" ALL ",\"test\":true}]";
+    struct str element = {body + 1, sizeof(body) - 3};
+
+    assert_true(click_split(f->parser, (struct str){body, sizeof(body) - 1}, 8,
+                            visit, f, &f->error));
+    assert_string_equal(f->order, "g");
+    memcpy(strstr(body, "test"), "tesu", 4);
+    memcpy(strstr(body, ":true"), ":tru ", 5);
+    assert_false(click_parse(f->parser, element, &limits, &f->click, &f->error,
+                             &f->unknown));
+    memcpy(strstr(body, ":tru "), ":[1] ", 5);
+    assert_true(click_parse(f->parser, element, &limits, &f->click, &f->error,
+                            &f->unknown));
+    assert_int_equal(f->unknown, 1);
+}
+
 /* ---- the suite ---- */
 
 #define SUITE "../shared/data/json-test-suite/test_parsing"
@@ -278,6 +299,7 @@ main(void)
         TEST(bodies_are_split_into_their_clicks),
         TEST(a_broken_array_names_the_field_at_fault),
         TEST(too_many_clicks_are_refused_and_a_visitor_may_stop),
+        TEST(a_body_is_forgotten_after_its_split),
         TEST(the_json_test_suite_is_told_apart),
     };
 
