@@ -186,12 +186,13 @@ configured_run(const struct command *command, int argc, char **argv)
     struct why why = {{0}};
     const char *path = config_path(&argc, argv);
 
-    if (config_load(&config, path, &argc, argv, &why) != ERR_OK) {
+    int words_n = argc + 1; /* argv[-1] is the command's name, which is passed over */
+    if (config_load(&config, path, &words_n, argv - 1, &why) != ERR_OK) {
         fprintf(stderr, "clickledger: configuration: %s\n", why.text);
         return EXIT_CONFIG;
     }
     int code = EXIT_CONFIG;
-    struct args args = {.words = argv, .n = argc};
+    struct args args = {.words = argv, .n = words_n - 1};
     if (log_set(&config, &why))
         code = command->run(command, &config, &args);
     else
