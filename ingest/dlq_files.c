@@ -1,5 +1,6 @@
 #include "ingest/dlq_files.h"
 
+#include <cjson/cJSON.h>
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
@@ -8,7 +9,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "cjson/cJSON.h"
 #include "common/file.h"
 #include "ingest/ingest.h"
 

@@ -21,10 +21,19 @@
 #include "schema/click.h"
 
 /* The codes of struct click_error, for the counters; anything else counts as other. */
-#define WORKER_CODES(X)                                                           \
-    X(json)                                                                       \
-    X(missing) X(type) X(length) X(characters) X(range) X(value) X(duplicate_key) \
-        X(too_old) X(too_new) X(too_large) X(other)
+#define WORKER_CODES(X) \
+    X(json)             \
+    X(missing)          \
+    X(type)             \
+    X(length)           \
+    X(characters)       \
+    X(range)            \
+    X(value)            \
+    X(duplicate_key)    \
+    X(too_old)          \
+    X(too_new)          \
+    X(too_large)        \
+    X(other)
 
 enum {
 #define X(code) WORKER_CODE_##code,
