@@ -1,7 +1,8 @@
 /* schema/zone.h - local days of a time zone as half-open UTC bounds.
  *
- * A day that a zone skips has from == to. Offsets are multiples of 15 minutes for every
- * time since 1972, so a local day is a union of quarter-hours. Days never run backwards:
+ * A day that a zone skips has from == to. Since 1980 offsets are multiples of 15 minutes
+ * and, but for Newfoundland's clocks until 2011, change on the quarter-hour, so a local day
+ * is a union of quarter-hours. Days never run backwards:
  * where a clock is set back over midnight, the minutes that repeat stay in the new day.
  *
  *   offsets   |--- +1 h ---|--- +2 h ---|--- +1 h ---|       a sorted array, 1970..2261
