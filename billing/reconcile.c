@@ -118,6 +118,7 @@ row_compare(struct reconciling *r, const struct click *click, uint64_t packed,
         packed == 0 ? DIFFERENCE_live_missing : explain(&live, &final->verdict);
     tally->by[why]++;
     r->result->different++;
+    r->result->live_missing += why == DIFFERENCE_live_missing;
     r->result->unexplained += why == DIFFERENCE_unexplained;
 }
 

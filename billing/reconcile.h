@@ -30,6 +30,8 @@
 
 struct reconcile_result {
     uint64_t clicks, same, different, unexplained;
+    uint64_t
+        live_missing; /* of different: their live verdicts may still be on their way */
 };
 
 /* Local day `day` of every campaign; table (or JSON) into out. */

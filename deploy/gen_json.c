@@ -108,7 +108,7 @@ price_add(const struct gen_plan *plan, const struct gen_shot *shot, struct buf *
     int64_t micros = campaign->price_micros;
     char text[MONEY_TEXT_SIZE];
 
-    /* From half the price to two and a half: over the cap now and then. */
+    /* Ten prices from half to twice and a third: over the cap now and then. */
     if (campaign->by_event)
         micros = micros / 2 +
                  micros * (int64_t)(gen_hash(plan, 'p', shot->id) % 1000) / 500;
