@@ -361,7 +361,7 @@ enum err
 part_live_write(struct part *part, struct verdictlog *verdicts, int64_t now_us,
                 struct why *why)
 {
-    uint64_t epoch, next = 0;
+    uint64_t epoch, next = 0, missing = 0;
     enum err err = ERR_OK;
 
     if (part->live_n > 0)
@@ -374,11 +374,10 @@ part_live_write(struct part *part, struct verdictlog *verdicts, int64_t now_us,
         if (there)
             err = live_one(part, verdicts, file, why);
         if (!there || err == ERR_AGAIN) {
-            if (age_us < (there ? LIVE_HOLES_US : LIVE_WAIT_US))
-                return ERR_OK;
-            log_event(LOG_WARN, "archive_live_missing",
-                      LOG_TEXT("path", file->path));
             err = ERR_OK;
+            if (age_us < (there ? LIVE_HOLES_US : LIVE_WAIT_US))
+                break;
+            missing++;
         }
         if (err != ERR_OK)
             break;
@@ -386,5 +385,9 @@ part_live_write(struct part *part, struct verdictlog *verdicts, int64_t now_us,
         part->live_n--;
         live_listed_update(part);
     }
+    if (missing > 0)
+        log_event(LOG_WARN, "archive_live_missing",
+                  LOG_NUMBER("partition", part->partition),
+                  LOG_NUMBER("files", missing));
     return err;
 }
