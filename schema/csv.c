@@ -163,6 +163,7 @@ csv_next(struct csv *csv, struct csv_field *fields, uint32_t fields_max,
 
         if (*n == fields_max) {
             *at = (struct csv_field){{NULL, 0}, csv->line, csv->column};
+            csv->p = csv->end;
             return err_set(why, ERR_FULL, "%u:%u: more than %u fields", at->line,
                            at->column, fields_max);
         }
