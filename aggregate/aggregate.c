@@ -52,14 +52,9 @@ metrics_declare(struct shared *s)
     s->metrics.flush_seconds = metric_histogram(
         "clickledger_aggregate_flush_seconds", NULL,
         "recording verdicts and flushing all partitions of a worker");
-    s->metrics.rows =
-        metric_gauge("clickledger_aggregate_rows", NULL, "open windows in memory");
     s->metrics.forgotten =
         metric_gauge("clickledger_aggregate_addresses_forgotten", NULL,
                      "addresses pushed out of a full table");
-    s->metrics.lag_seconds =
-        metric_gauge("clickledger_aggregate_lag_seconds", NULL,
-                     "age by receipt of the oldest click that is not in Redis");
 }
 
 struct metric *

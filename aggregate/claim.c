@@ -7,7 +7,7 @@
 #include "aggregate/part.h"
 #include "common/clock.h"
 
-enum { RETRY_US = 200000 };
+enum { RETRY_US = 200000, SWEEP_AFTER_US = 5000000 };
 
 static void
 tell(struct part *part, enum log_level level, const char *what, const char *why)
@@ -220,6 +220,10 @@ part_built(struct part *part, struct tools *tools)
                      tools->now_us, &why) != ERR_OK)
         return; /* the next flush finds out what is wrong */
     part->building = false;
+    if (part->generation > 1) {
+        part->sweep_us = tools->now_us + SWEEP_AFTER_US;
+        part->sweep_cursor = 0;
+    }
     events_add(part->shared->events, LOG_INFO, part->partition, "built",
                "generation %u is whole at offset %llu", part->generation,
                (unsigned long long)part->flushed);

@@ -6,7 +6,7 @@
 #include "aggregate/window_impl.h"
 #include "common/clock.h"
 
-enum { GROUP = 32, USERS_MIN = 1024 };
+enum { GROUP = 32, USERS_MIN = 1024, LINE = 64 };
 
 static const struct str other_text = {"__other__", 9};
 
@@ -57,6 +57,7 @@ struct hits {
     struct hit hit[DIMENSIONS_N];
     unsigned n;
     struct delta delta;
+    struct user_mark user; /* of billable clicks */
 };
 
 static void
@@ -91,6 +92,8 @@ hits_fill(struct windows *w, struct hits *hits, const struct window_click *wc)
     bool billable = verdict_is_billable(kind);
 
     hits->n = 0;
+    if (billable)
+        hits->user = users_mark(click->user_id);
     if (!billable && kind != VERDICT_INVALID)
         return;
     hits->delta = (struct delta){
@@ -112,8 +115,12 @@ hits_fill(struct windows *w, struct hits *hits, const struct window_click *wc)
 }
 
 static void
-hits_resolve(struct windows *w, struct hits *hits, uint32_t row)
+hits_resolve(struct windows *w, struct hits *hits, const struct window_click *wc)
 {
+    uint32_t row = wc->leaf;
+
+    if (verdict_is_billable((enum verdict_kind)wc->verdict.kind))
+        users_prefetch(w->rows[row].users, hits->user);
     for (unsigned i = 0; i < hits->n; i++) {
         struct hit *hit = &hits->hit[i];
 
@@ -197,9 +204,8 @@ user_send(struct windows *w, uint32_t row, uint32_t at, uint32_t n)
 
 /* A register that the 5 minutes have, the hour and the day have too: they got it then. */
 static void
-user_add(struct windows *w, uint32_t row, struct str id)
+user_add(struct windows *w, uint32_t row, struct user_mark mark, struct str id)
 {
-    struct user_mark mark = users_mark(id);
     uint32_t at = 0;
     bool kept = false;
 
@@ -244,10 +250,22 @@ click_add(struct windows *w, const struct window_click *wc, const struct hits *h
         if (hits->hit[i].cell != 0)
             cell_add(w, hits->hit[i].cell, window, &hits->delta);
     if (verdict_is_billable((enum verdict_kind)wc->verdict.kind)) {
-        user_add(w, wc->leaf, wc->click->user_id);
+        user_add(w, wc->leaf, hits->user, wc->click->user_id);
         live_add(w, w->rows[wc->leaf].camp, wc, now_us / CLOCK_SECOND_US);
     } else {
         reason_add(w, wc->leaf, (enum reason)wc->verdict.reason);
+    }
+}
+
+static void
+rows_prefetch(const struct windows *w, const struct window_click *clicks, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const char *row = (const char *)&w->rows[clicks[i].leaf];
+
+        for (size_t at = 0; clicks[i].leaf != 0 && at < sizeof(struct row);
+             at += LINE)
+            __builtin_prefetch(row + at, 1);
     }
 }
 
@@ -262,13 +280,15 @@ windows_count(struct windows *w, const struct window_click *clicks, size_t n,
     for (size_t from = 0; from < n; from += GROUP) {
         size_t k = n - from < GROUP ? n - from : GROUP;
         const struct window_click *group = clicks + from;
+        size_t after = n - from - k;
 
+        rows_prefetch(w, group + k, after < GROUP ? after : GROUP);
         for (size_t i = 0; i < k; i++)
             if (group[i].leaf != 0)
                 hits_fill(w, &hits[i], &group[i]);
         for (size_t i = 0; i < k; i++)
             if (group[i].leaf != 0)
-                hits_resolve(w, &hits[i], group[i].leaf);
+                hits_resolve(w, &hits[i], &group[i]);
         for (size_t i = 0; i < k; i++)
             if (group[i].leaf != 0)
                 click_add(w, &group[i], &hits[i], now_us);
@@ -429,13 +449,37 @@ lay_out_users(struct windows *w)
         s.out->p[s.from->p[w->rows[w->users[i].row].dirty_at + 1]++] = i;
 }
 
+/* The cell, its text and its place in the parent, each a few steps before its turn. */
+static void
+derive_prefetch(const struct windows *w, const struct list *dirty, uint32_t j)
+{
+    if (j + 24 < dirty->n)
+        __builtin_prefetch(cell_at(&w->cells, dirty->p[j + 24]), 1);
+    if (j + 16 < dirty->n) {
+        const struct cell *cell = cell_at(&w->cells, dirty->p[j + 16]);
+
+        __builtin_prefetch(value_of(&w->cells, cell));
+        __builtin_prefetch(&w->rows[cell->row].parent);
+    }
+    if (j + 8 < dirty->n) {
+        const struct cell *cell = cell_at(&w->cells, dirty->p[j + 8]);
+        uint32_t parent = w->rows[cell->row].parent;
+
+        if (parent != 0)
+            index_prefetch(&w->cells.index,
+                           w->rows[parent].salt ^ value_of(&w->cells, cell)->hash);
+    }
+}
+
 void
 windows_derive(struct windows *w)
 {
     w->out_rows.n = 0;
     for (unsigned k = 0; k < WINDOWS_N; k++) {
-        for (uint32_t j = 0; j < w->dirty_cells[k].n; j++)
+        for (uint32_t j = 0; j < w->dirty_cells[k].n; j++) {
+            derive_prefetch(w, &w->dirty_cells[k], j);
             cell_derive(w, w->dirty_cells[k].p[j]);
+        }
         extras_free(w, &w->dirty_cells[k]);
         for (uint32_t j = 0; j < w->dirty_rows[k].n; j++) {
             uint32_t i = w->dirty_rows[k].p[j];

@@ -57,7 +57,7 @@ struct shared {
         struct metric *users_sent, *users_skipped, *flushes, *flush_errors,
             *recorded;
         struct metric *repeats;
-        struct metric *flush_seconds, *stalled, *rows, *forgotten, *lag_seconds;
+        struct metric *flush_seconds, *stalled, *forgotten;
     } metrics;
 };
 
@@ -101,6 +101,8 @@ struct part {
         last_evict_us;
     int64_t oldest_us; /* receipt of the oldest click not flushed; 0: none */
     uint32_t gap_tries;
+    int64_t sweep_us;      /* when to go on removing old generations; 0: none */
+    uint64_t sweep_cursor; /* of SCAN */
     bool stalled;
     char trouble[TROUBLES_N]
                 [256]; /* the last one told, so that each is told once */
@@ -117,6 +119,9 @@ void part_close(struct part *part);
 void part_claim(struct part *part, struct tools *tools);
 /* After a flush: lets readers turn to a generation that is whole. */
 void part_built(struct part *part, struct tools *tools);
+/* A step of removing what older generations left, some seconds after the switch, so that
+ * readers in the middle of an answer can end it. (sweep.c) */
+void part_sweep(struct part *part, struct tools *tools);
 /* Back to PART_CLAIM, with nothing in memory. Only after part_recorded. */
 void part_reset(struct part *part);
 /* Reads and counts one batch; the number of clicks, 0: nothing new, or it must wait.

@@ -91,15 +91,32 @@ small_new(uint32_t slots, size_t *bytes)
     return users;
 }
 
+static uint32_t
+small_home(const struct users *users, uint32_t index)
+{
+    return index * UINT32_C(2654435761) >> 16 & (users->slots - 1);
+}
+
 static uint32_t *
 small_slot(struct users *users, uint32_t index)
 {
-    uint32_t mask = users->slots - 1, i = index * UINT32_C(2654435761) >> 16 & mask;
+    uint32_t mask = users->slots - 1, i = small_home(users, index);
     uint32_t *slots = users->u.small;
 
     while (slots[i] != 0 && slots[i] >> RANK_BITS != index + 1)
         i = (i + 1) & mask;
     return &slots[i];
+}
+
+void
+users_prefetch(const struct users *users, struct user_mark mark)
+{
+    if (users == NULL)
+        return;
+    if (users->slots == 0)
+        __builtin_prefetch(&users->u.large[mark.index], 1);
+    else
+        __builtin_prefetch(&users->u.small[small_home(users, mark.index)], 1);
 }
 
 static struct users *

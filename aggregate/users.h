@@ -39,6 +39,8 @@ struct user_mark users_mark(struct str user_id);
  * *bytes, the memory of all mirrors, is below bytes_max. */
 bool users_raise(struct users **users, struct user_mark mark, size_t *bytes,
                  size_t bytes_max);
+/* Fetches what users_raise will look at. */
+void users_prefetch(const struct users *users, struct user_mark mark);
 void users_free(struct users **users, size_t *bytes);
 
 #endif

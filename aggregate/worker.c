@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "aggregate/bench.h"
@@ -31,6 +32,7 @@ struct worker {
     uint64_t seen; /* of clicklog_wait */
     int64_t flushed_us, house_us, record_retry_us;
     char record_trouble[256];
+    struct metric *rows, *lag_seconds;
     pthread_t thread;
     bool started;
     atomic_bool stop;
@@ -285,10 +287,11 @@ house_keep(struct worker *w)
             metric_set(part->lag,
                        next > part->flushed ? (int64_t)(next - part->flushed) : 0);
         part_metrics(part, &stats);
+        if (part->sweep_us > 0 && part->state == PART_RUN)
+            part_sweep(part, &w->tools);
     }
-    if (w->workers == 1 || w->index == 0)
-        metric_set(w->shared->metrics.lag_seconds, lag_us / CLOCK_SECOND_US);
-    metric_set(w->shared->metrics.rows, (int64_t)rows);
+    metric_set(w->lag_seconds, lag_us / CLOCK_SECOND_US);
+    metric_set(w->rows, (int64_t)rows);
     metric_set(w->shared->metrics.forgotten,
                (int64_t)fraud_addresses_forgotten(w->shared->addresses));
 }
@@ -407,6 +410,19 @@ worker_free(struct worker *w)
     free(w);
 }
 
+static void
+metrics_declare(struct worker *w)
+{
+    char labels[32];
+
+    (void)snprintf(labels, sizeof(labels), "worker=\"%u\"", w->index);
+    w->rows = metric_gauge("clickledger_aggregate_rows", labels,
+                           "open windows in memory");
+    w->lag_seconds =
+        metric_gauge("clickledger_aggregate_lag_seconds", labels,
+                     "age by receipt of the oldest click that is not in Redis");
+}
+
 enum err
 worker_start(struct worker **out, struct shared *shared, uint32_t index,
              uint32_t workers, struct why *why)
@@ -420,6 +436,7 @@ worker_start(struct worker **out, struct shared *shared, uint32_t index,
     w->shared = shared;
     w->index = index;
     w->workers = workers;
+    metrics_declare(w);
     err = tools_open(w, why);
     if (err == ERR_OK)
         err = parts_open(w, why);

@@ -40,6 +40,70 @@ test_rows_are_what_the_recorded_verdicts_say(void **state)
         assert_int_equal(aggregate_flushed(rig->aggregate, p), log_next(rig, p));
 }
 
+/* Billable clicks of a partition's known campaigns since a step, by the log. */
+static int64_t
+live_wanted(struct rig *rig, uint32_t p, int64_t since_ms)
+{
+    struct clicklog_reader *reader;
+    struct clicklog_record record;
+    struct why why = {""};
+    int64_t n = 0;
+
+    must(clicklog_reader_open(&reader, rig->log, &why), &why);
+    must(clicklog_seek(reader, p, 0, &why), &why);
+    while (clicklog_next(reader, &record, &why) == ERR_OK) {
+        struct click click;
+        uint64_t packed;
+
+        must(click_decode(&click, record.p, record.n, record.version, NULL, &why),
+             &why);
+        must(verdictlog_read(rig->verdicts, p, record.offset, 1, &packed, &why),
+             &why);
+        n += click.timestamp_ms >= since_ms &&
+             verdict_is_billable((enum verdict_kind)verdict_unpack(packed).kind);
+    }
+    clicklog_reader_close(&reader);
+    return n;
+}
+
+static void
+test_the_last_minutes_stand_in_their_rings(void **state)
+{
+    struct rig *rig = *state;
+    int64_t since_ms = clock_floor(clock_now_us() / 1000 - 280000, 10000), got = 0,
+            want = 0;
+
+    rig_post(rig, 2000);
+    rig_settle(rig);
+    aggregate_stop(&rig->aggregate); /* the second half goes on in the same steps */
+    rig_aggregate(rig, &rig->aggregate);
+    rig_post(rig, 2000);
+    rig_settle(rig);
+    for (uint32_t p = 0; p < PARTITIONS; p++) {
+        char pattern[64];
+        struct redis_reply *keys, *ring;
+
+        want += live_wanted(rig, p, since_ms);
+        (void)snprintf(pattern, sizeof(pattern), "{p%u}:1:live:*", p);
+        keys = ask(rig, "KEYS", pattern, NULL, NULL);
+        for (size_t i = 0; i < keys->count; i++) {
+            (void)snprintf(pattern, sizeof(pattern), "%.*s",
+                           (int)keys->items[i]->text.n, keys->items[i]->text.p);
+            ring = ask(rig, "HVALS", pattern, NULL, NULL);
+            for (size_t k = 0; k < ring->count; k++) {
+                int64_t step[3];
+
+                assert_true(numbers_parse(ring->items[k]->text, step, 3));
+                got += step[0] * 1000 >= since_ms ? step[1] : 0;
+            }
+            redis_reply_free(&ring);
+        }
+        redis_reply_free(&keys);
+    }
+    assert_true(want > 0);
+    assert_int_equal(got, want);
+}
+
 static void
 test_a_restart_goes_on_where_it_was(void **state)
 {
@@ -130,6 +194,18 @@ test_a_flush_that_fails_half_way_is_a_rebuild(void **state)
     rig_post(rig, 1000);
     rig_expect(rig);
     assert_true(rig_told(rig, " rebuild a flush stopped half-way"));
+    /* What the first generation left is removed some seconds after the switch. */
+    for (int i = 0; i < 200; i++) {
+        size_t left;
+
+        keys = ask(rig, "KEYS", "{p*}:1:*", NULL, NULL);
+        left = keys->count;
+        redis_reply_free(&keys);
+        if (left == 0)
+            return;
+        clock_sleep_us(100000);
+    }
+    fail_msg("the old generation stays");
 }
 
 static void
@@ -321,6 +397,7 @@ main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(test_rows_are_what_the_recorded_verdicts_say),
+        T(test_the_last_minutes_stand_in_their_rings),
         T(test_a_restart_goes_on_where_it_was),
         T(test_a_wiped_redis_is_filled_again),
         T(test_a_redis_restored_from_an_older_snapshot_catches_up),
