@@ -1,6 +1,7 @@
 /* common/clicklog_impl.h - what the files of the click log share; not for others.
  *
- *   clicklog.c           open, close, meta, changes, waiting
+ *   clicklog.c           open, close, format, incarnations
+ *   clicklog_change.c    write transactions, the state, statistics, waiting
  *   clicklog_append.c    groups -> blocks
  *   clicklog_read.c      blocks -> records; range, trim
  *   clicklog_received.c  the *received* counts: stored, folded, told

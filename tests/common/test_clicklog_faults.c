@@ -1,6 +1,7 @@
 /* Every system call with which the log writes fails once, in turn. The definitions here
  * take the place of the C library's for the whole program, liblmdb included. */
 #define _GNU_SOURCE
+#undef _FILE_OFFSET_BITS /* or pwrite would be only another name of pwrite64 */
 #include "common/clicklog.h"
 
 #include <errno.h>
@@ -93,6 +94,15 @@ statvfs(const char *path, struct statvfs *fs)
     (void)path;
     *fs = (struct statvfs){.f_frsize = 4096,
                            .f_bavail = inject.disk_full ? 0 : 1 << 30};
+    return 0;
+}
+
+int
+statvfs64(const char *path, struct statvfs64 *fs)
+{
+    (void)path;
+    *fs = (struct statvfs64){.f_frsize = 4096,
+                             .f_bavail = inject.disk_full ? 0 : 1 << 30};
     return 0;
 }
 

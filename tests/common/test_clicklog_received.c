@@ -224,6 +224,45 @@ very_many_campaigns_are_folded_into_several_blocks_and_told_once(void **unused)
     folder_remove(&folder);
 }
 
+/* The cut falls between groups: what comes after it is left out, the open hour counts. */
+static void
+counts_up_to_a_cut_leave_out_later_groups(void **unused)
+{
+    static struct told told;
+    struct folder folder = folder_make();
+    struct clicklog_config cfg = config_of(&folder, 2);
+    struct clicklog_entry entry;
+    struct clicklog *log;
+    char campaign[4];
+    uint64_t seed = 6;
+
+    (void)unused;
+    MUST(clicklog_open(&log, &cfg, why));
+    for (int64_t i = 0; i < 3000; i++) {
+        entry = entry_random(&seed, campaign);
+        MUST(clicklog_append(log, &entry, 1, T0 + i, NULL, why));
+    }
+    for (int64_t cut = 0; cut <= 3000; cut += 500) {
+        struct sum sum = {0};
+
+        told = (struct told){0};
+        MUST(clicklog_received_all(log, T0 + cut, tell, &told, why));
+        for (size_t i = 0; i < sizeof(told.counts) / sizeof(uint64_t); i++)
+            sum.clicks += (&told.counts[0][0][0][0])[i];
+        assert_int_equal(sum.clicks, cut);
+    }
+    /* Once they are folded together a cut between them is no longer known. */
+    for (int64_t i = 3000; i < 6000; i++)
+        MUST(clicklog_append(log, &entry, 1, T0 + i, NULL, why));
+    told = (struct told){0};
+    assert_int_equal(clicklog_received_all(log, T0 + 500, tell, &told, NULL),
+                     ERR_AGAIN);
+    told = (struct told){0};
+    MUST(clicklog_received_all(log, T0 + 6000, tell, &told, why));
+    clicklog_close(&log);
+    folder_remove(&folder);
+}
+
 int
 main(void)
 {
@@ -232,6 +271,7 @@ main(void)
         cmocka_unit_test(counts_survive_restarts_within_the_hour),
         cmocka_unit_test(
             very_many_campaigns_are_folded_into_several_blocks_and_told_once),
+        cmocka_unit_test(counts_up_to_a_cut_leave_out_later_groups),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -43,18 +43,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tests/powercut/threads.h"
 #include "tests/powercut/undo.h"
 
 enum { EXIT_CUT = 137 };
-
-/* What getdents64 gives of /proc/self/task. */
-struct task {
-    uint64_t ino;
-    int64_t off;
-    unsigned short size;
-    unsigned char type;
-    char name[];
-};
 
 static void on_signal(int number);
 
@@ -62,32 +54,6 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static atomic_bool on, thread_runs, cutting;
 static atomic_uint frozen; /* threads that have stopped for the cut */
 static int wake[2] = {-1, -1};
-
-/* Sends SIGUSR2 to every other thread; returns how many there are. */
-static unsigned
-threads_signal(void)
-{
-    char bytes[4096] __attribute__((aligned(8)));
-    long self = syscall(SYS_gettid), n;
-    int fd = (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/task", O_RDONLY, 0);
-    unsigned others = 0;
-
-    if (fd < 0)
-        abort();
-    while ((n = syscall(SYS_getdents64, fd, bytes, sizeof(bytes))) > 0)
-        for (long at = 0; at < n;) {
-            const struct task *task = (const void *)(bytes + at);
-            long tid = strtol(task->name, NULL, 10);
-
-            at += task->size;
-            if (tid <= 0 || tid == self)
-                continue;
-            others++;
-            (void)syscall(SYS_tgkill, getpid(), tid, SIGUSR2);
-        }
-    (void)syscall(SYS_close, fd);
-    return others;
-}
 
 /* Stops the other threads where they are: what they would read from the map while it is
  * reverted must reach nobody. One that blocks the signal, or sits in the kernel, is waited
@@ -100,8 +66,8 @@ threads_freeze(void)
 
     (void)sigaction(SIGBUS, &action, NULL);
     atomic_store(&cutting, true);
-    for (int tries = 0; tries < 1000 && atomic_load(&frozen) < threads_signal();
-         tries++)
+    for (int tries = 0;
+         tries < 1000 && atomic_load(&frozen) < threads_signal(SIGUSR2); tries++)
         (void)nanosleep(&tick, NULL);
 }
 
@@ -355,6 +321,18 @@ int
 posix_fallocate(int fd, off_t at, off_t n)
 {
     return fallocate(fd, 0, at, n) == 0 ? 0 : errno;
+}
+
+int
+fallocate64(int fd, int mode, off_t at, off_t n)
+{
+    return fallocate(fd, mode, at, n);
+}
+
+int
+posix_fallocate64(int fd, off_t at, off_t n)
+{
+    return posix_fallocate(fd, at, n);
 }
 
 int
