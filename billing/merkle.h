@@ -27,7 +27,8 @@ struct merkle {
 };
 
 void merkle_begin(struct merkle *merkle);
-void merkle_add(struct merkle *merkle, uint32_t account, const uint8_t event_id[16]);
+void merkle_add(struct merkle *merkle, uint32_t account,
+                const uint8_t event_id[16]);
 void merkle_end(struct merkle *merkle, uint8_t root[HASH_SHA256_SIZE]);
 
 #endif

@@ -34,7 +34,8 @@ row_copy(void *ctx, const struct clicklog_received *row)
 
     if (row->hour_us < storing->from_us || row->hour_us >= storing->to_us)
         return true;
-    (void)snprintf(name, sizeof(name), "%.*s", (int)row->campaign.n, row->campaign.p);
+    (void)snprintf(name, sizeof(name), "%.*s", (int)row->campaign.n,
+                   row->campaign.p);
     pg_copy_field(storing->pg, clock_format_ms(row->hour_us / 1000, hour));
     field_u64(storing->pg, storing->spool);
     field_u64(storing->pg, row->incarnation);
@@ -54,10 +55,11 @@ reported_get(struct pg *pg, uint64_t spool, int64_t *reported_us, struct why *wh
 
     (void)snprintf(text, sizeof(text), "%lld", (long long)spool);
     const char *params[] = {text};
-    enum err err = pg_exec(pg,
-                           "SELECT (extract(epoch FROM reported_until) * 1000000)::bigint "
-                           "FROM ingest_spool WHERE spool = $1 FOR UPDATE",
-                           params, 1, &result, why);
+    enum err err =
+        pg_exec(pg,
+                "SELECT (extract(epoch FROM reported_until) * 1000000)::bigint "
+                "FROM ingest_spool WHERE spool = $1 FOR UPDATE",
+                params, 1, &result, why);
     *reported_us = 0;
     if (err == ERR_OK && pg_rows(result) > 0)
         *reported_us = pg_i64(result, 0, 0);
@@ -69,10 +71,11 @@ static enum err
 rows_store(struct storing *storing, struct clicklog *log, struct why *why)
 {
     int64_t rows;
-    enum err err = pg_copy_begin(storing->pg,
-                                 "COPY received_count (hour, spool, incarnation, "
-                                 "account_id, campaign_id, quarter, clicks) FROM STDIN",
-                                 why);
+    enum err err =
+        pg_copy_begin(storing->pg,
+                      "COPY received_count (hour, spool, incarnation, "
+                      "account_id, campaign_id, quarter, clicks) FROM STDIN",
+                      why);
     if (err != ERR_OK)
         return err;
     err = clicklog_received_each(log, row_copy, storing, why);
@@ -88,11 +91,12 @@ reported_set(struct pg *pg, uint64_t spool, int64_t until_us, struct why *why)
 
     (void)snprintf(id, sizeof(id), "%lld", (long long)spool);
     const char *params[] = {id, clock_format_ms(until_us / 1000, until)};
-    return pg_exec(pg,
-                   "INSERT INTO ingest_spool (spool, reported_until) VALUES ($1, $2) "
-                   "ON CONFLICT (spool) DO UPDATE SET reported_until = "
-                   "greatest(ingest_spool.reported_until, excluded.reported_until)",
-                   params, 2, NULL, why);
+    return pg_exec(
+        pg,
+        "INSERT INTO ingest_spool (spool, reported_until) VALUES ($1, $2) "
+        "ON CONFLICT (spool) DO UPDATE SET reported_until = "
+        "greatest(ingest_spool.reported_until, excluded.reported_until)",
+        params, 2, NULL, why);
 }
 
 enum err
