@@ -84,7 +84,7 @@ key_create(struct session *session, const struct key_options *o, struct why *why
     struct master_key_new key = {
         .account = o->account,
         .make_account = true,
-        .name = o->name != NULL ? o->name : "",
+        .name = o->name != NULL ? o->name : "key",
         .advertiser = o->advertiser,
         .rate_clicks_per_s = (uint32_t)o->rate,
     };

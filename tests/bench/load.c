@@ -148,7 +148,7 @@ click_render(char *p, size_t size, int campaign, uint64_t *state)
     int n = snprintf(
         p, size,
         "{\"event_id\":\"00000000-0000-4000-8000-000000000000\","
-        "\"timestamp\":\"2026-01-01T00:00:00.000Z\",\"campaign_id\":\"c%d\","
+        "\"timestamp\":\"2026-01-01T00:00:00.000Z\",\"campaign_id\":\"c%05d\","
         "\"ad_id\":\"ad-%d-%u\",\"publisher_id\":\"pub-%u\",\"user_id\":\"u-%08x%"
         "06x\","
         "\"ip_address\":\"%u.%u.%u.%u\",\"user_agent\":\"Mozilla/5.0 (Windows NT "
