@@ -8,12 +8,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
-#include <zlib.h>
 #include <zstd.h>
 
 #include "common/buf.h"
 #include "common/file.h"
 #include "common/hash.h"
+#include "schema/crc32.h"
 
 enum {
     SYNC_SIZE = 16,
@@ -165,7 +165,7 @@ static size_t
 pack_snappy(const struct avrofile_writer *writer, uint8_t *to)
 {
     size_t n = snappy_max_compressed_length(writer->raw_n);
-    uLong crc = crc32_z(0, writer->raw, writer->raw_n);
+    uint32_t crc = crc32_of(writer->raw, writer->raw_n);
     snappy_status status =
         snappy_compress((const char *)writer->raw, writer->raw_n, (char *)to, &n);
 

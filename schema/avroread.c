@@ -8,11 +8,11 @@
 #include <snappy-c.h>
 #include <stdlib.h>
 #include <unistd.h>
-#include <zlib.h>
 #include <zstd.h>
 
 #include "common/buf.h"
 #include "common/file.h"
+#include "schema/crc32.h"
 
 enum {
     MAGIC_SIZE = 4,
@@ -271,7 +271,7 @@ unpack_snappy(struct avrofile_reader *reader, const uint8_t *p, size_t n,
         return corrupt(reader, "a snappy block is damaged", why);
     for (size_t i = n - CRC_SIZE; i < n; i++)
         crc = crc << 8 | p[i];
-    if (crc32_z(0, to, raw_n) != crc)
+    if (crc32_of(to, raw_n) != crc)
         return corrupt(reader, "a block does not match its CRC", why);
     reader->out.n = raw_n;
     return ERR_OK;
