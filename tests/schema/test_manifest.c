@@ -33,11 +33,17 @@ setup(void **state)
 static int
 teardown(void **state)
 {
-    char command[128];
+    static const char *const names[] = {
+        "manifest/p00.log", "manifest/p01.log",         "manifest/p02.log",
+        "roll-requested",   "part-0-0-99999.live.avro", "manifest"};
+    char path[128];
 
     (void)state;
-    (void)snprintf(command, sizeof(command), "rm -r '%s'", root);
-    return system(command);
+    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+        (void)snprintf(path, sizeof(path), "%s/%s", root, names[i]);
+        (void)remove(path);
+    }
+    return rmdir(root);
 }
 
 static struct manifest_file
