@@ -186,7 +186,8 @@ configured_run(const struct command *command, int argc, char **argv)
     struct why why = {{0}};
     const char *path = config_path(&argc, argv);
 
-    int words_n = argc + 1; /* argv[-1] is the command's name, which is passed over */
+    int words_n =
+        argc + 1; /* argv[-1] is the command's name, which is passed over */
     if (config_load(&config, path, &words_n, argv - 1, &why) != ERR_OK) {
         fprintf(stderr, "clickledger: configuration: %s\n", why.text);
         return EXIT_CONFIG;

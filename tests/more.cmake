@@ -1,1 +1,2 @@
 add_subdirectory(fuzz)
+add_subdirectory(powercut)
