@@ -8,21 +8,21 @@
 
 enum {
     SLOTS_MIN = 4096,
+    LENGTH = 2,
     FIXED = 4 + 4 + 2 + 1 + 4,
     KEY_MAX = FIXED + 4 * DIMS_NAME_MAX
 };
 
 struct slot {
-    uint32_t number; /* + 1; 0: empty */
+    uint32_t at; /* key's place in the arena + 1; 0: empty */
     uint32_t hash;
 };
 
-/* A key: account 4, day 4, zone 2, device 1, four lengths of 1, then the four strings. */
+/* The arena holds keys, each: length 2; account 4, day 4, zone 2, device 1, four lengths of
+ * 1, then the four strings. A key's place is its number: two cache lines a look. */
 struct dims {
     struct slot *slots;
-    uint32_t slots_n;
-    uint32_t *at; /* key's place in the arena, by number; one more is the end */
-    uint32_t n, cap;
+    uint32_t slots_n, n;
     uint8_t *arena;
     uint32_t arena_n, arena_cap;
 };
@@ -50,7 +50,6 @@ dims_close(struct dims **dims)
     if (*dims == NULL)
         return;
     free((*dims)->slots);
-    free((*dims)->at);
     free((*dims)->arena);
     free(*dims);
     *dims = NULL;
@@ -103,9 +102,9 @@ slots_grow(struct dims *dims, struct why *why)
     for (uint32_t i = 0; i < dims->slots_n; i++) {
         uint32_t at = dims->slots[i].hash & (n - 1);
 
-        if (dims->slots[i].number == 0)
+        if (dims->slots[i].at == 0)
             continue;
-        while (slots[at].number != 0)
+        while (slots[at].at != 0)
             at = (at + 1) & (n - 1);
         slots[at] = dims->slots[i];
     }
@@ -118,15 +117,6 @@ slots_grow(struct dims *dims, struct why *why)
 static enum err
 room(struct dims *dims, uint32_t bytes, struct why *why)
 {
-    if (dims->n + 2 > dims->cap) {
-        uint32_t cap = dims->cap == 0 ? SLOTS_MIN : dims->cap * 2;
-        uint32_t *at = realloc(dims->at, cap * sizeof(*at));
-
-        if (at == NULL)
-            return err_set(why, ERR_NOMEM, "judge: no memory");
-        dims->at = at;
-        dims->cap = cap;
-    }
     if (dims->arena_n + bytes > dims->arena_cap) {
         uint32_t cap = dims->arena_cap == 0 ? 1 << 20 : dims->arena_cap * 2;
         uint8_t *arena = realloc(dims->arena, cap);
@@ -140,11 +130,12 @@ room(struct dims *dims, uint32_t bytes, struct why *why)
 }
 
 static bool
-same(const struct dims *dims, uint32_t number, const uint8_t *key, uint32_t n)
+same(const struct dims *dims, uint32_t at, const uint8_t *key, uint32_t n)
 {
-    uint32_t at = dims->at[number];
+    uint16_t length;
 
-    return dims->at[number + 1] - at == n && memcmp(dims->arena + at, key, n) == 0;
+    memcpy(&length, dims->arena + at, sizeof(length));
+    return length == n && memcmp(dims->arena + at + LENGTH, key, n) == 0;
 }
 
 enum err
@@ -154,34 +145,35 @@ dims_number(struct dims *dims, const struct click *click, int32_t day,
     uint8_t key[KEY_MAX];
     uint32_t n = key_make(key, click, day, zone);
     uint32_t hash = (uint32_t)hash64(key, n, 0);
-    enum err err = room(dims, n, why);
+    enum err err = room(dims, LENGTH + n, why);
     uint32_t at = hash & (dims->slots_n - 1);
+    uint16_t length = (uint16_t)n;
 
     if (err != ERR_OK)
         return err;
-    for (; dims->slots[at].number != 0; at = (at + 1) & (dims->slots_n - 1)) {
-        *number = dims->slots[at].number - 1;
+    for (; dims->slots[at].at != 0; at = (at + 1) & (dims->slots_n - 1)) {
+        *number = dims->slots[at].at - 1;
         if (dims->slots[at].hash == hash && same(dims, *number, key, n))
             return ERR_OK;
     }
-    *number = dims->n++;
-    dims->slots[at] = (struct slot){dims->n, hash};
-    dims->at[*number] = dims->arena_n;
-    memcpy(dims->arena + dims->arena_n, key, n);
-    dims->arena_n += n;
-    dims->at[dims->n] = dims->arena_n;
+    *number = dims->arena_n;
+    dims->n++;
+    dims->slots[at] = (struct slot){dims->arena_n + 1, hash};
+    memcpy(dims->arena + dims->arena_n, &length, sizeof(length));
+    memcpy(dims->arena + dims->arena_n + LENGTH, key, n);
+    dims->arena_n += LENGTH + n;
     return ERR_OK;
 }
 
 void
 dims_get(const struct dims *dims, uint32_t number, struct dims_row *out)
 {
-    const uint8_t *key = dims->arena + dims->at[number];
+    const uint8_t *key = dims->arena + number + LENGTH;
     struct str *parts[4] = {&out->campaign, &out->ad, &out->country,
                             &out->publisher};
     const char *p = (const char *)key + FIXED;
 
-    assert(number < dims->n);
+    assert(number < dims->arena_n);
     memcpy(&out->account, key, 4);
     memcpy(&out->day, key + 4, 4);
     memcpy(&out->zone, key + 8, 2);
