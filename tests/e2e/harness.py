@@ -105,6 +105,10 @@ def kill_tree(pid):
         except ProcessLookupError:
             pass
     wait_for(f"process {pid} is gone", 10, lambda: not any(alive(p) for p in pids), 0.005)
+    # PostgreSQL takes a zombie for a running postmaster: give init the time to bury it.
+    until = time.monotonic() + 5
+    while os.path.exists(f"/proc/{pid}") and time.monotonic() < until:
+        time.sleep(0.005)
 
 
 class Redis:
@@ -240,7 +244,10 @@ class Stack:
         self.servers("redis", tries=5)
 
     def postgres_kill(self):
-        kill_tree(self.postgres_pid())
+        pid = self.postgres_pid()
+        kill_tree(pid)
+        if os.path.exists(f"/proc/{pid}"):  # no init that buries: its lock file would stay
+            os.unlink(os.path.join(self.dir, "postgres", "postmaster.pid"))
 
     def postgres_start(self):
         self.servers("postgres", tries=10)
@@ -476,11 +483,11 @@ def main(test, limit_s):
     Stack.__init__ = init
 
     def end(code, text):
-        print(text, file=sys.stderr, flush=True)
         for stack in stacks:
             if code not in (0, SKIPPED):
                 stack.tails()
             stack.stop()
+        print(text, file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(code)
 

@@ -101,13 +101,16 @@ def clicks_equal(rows, judged):
 
 
 def live_expected(rows, zone_of, reason_names):
-    """(campaign, local day) -> (totals, reasons) of the recorded live verdicts."""
+    """(campaign, local day) -> (totals, reasons) of the recorded live verdicts; campaigns
+    that nobody knows have no live rows."""
     days = {}
     for row in rows:
         kind, reason, _ = row["live"]
         check(kind != "none", f"{row['id']}: no live verdict is recorded")
+        if row["campaign_id"] not in zone_of:
+            continue
         key = (row["campaign_id"],
-               oracle.local_day(row["timestamp"], zone_of.get(row["campaign_id"], "UTC")))
+               oracle.local_day(row["timestamp"], zone_of[row["campaign_id"]]))
         counts, reasons = days.setdefault(key, ([0] * 5, {}))
         counts[("billable", "suspicious", "invalid", "duplicate", "quarantined").index(kind)] += 1
         if kind not in ("billable", "suspicious"):
