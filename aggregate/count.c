@@ -210,9 +210,13 @@ user_add(struct windows *w, uint32_t row, struct user_mark mark, struct str id)
     bool kept = false;
 
     for (uint32_t i = row; i != 0; i = w->rows[i].parent) {
-        if (!users_raise(&w->rows[i].users, mark, &w->users_bytes,
-                         w->cfg.users_bytes_max))
+        enum user_answer answer = users_raise(
+            &w->rows[i].users, mark, &w->users_bytes, w->cfg.users_bytes_max);
+
+        if (answer == USER_KNOWN)
             break;
+        if (answer == USER_UNSURE)
+            w->rows[i].users_whole = false;
         if (!kept) {
             at = (uint32_t)w->user_bytes.n;
             buf_add_str(&w->user_bytes, id);
@@ -518,6 +522,7 @@ windows_dirty_get(const struct windows *w, uint32_t i, struct window_dirty *out)
         .cells_n = w->out_cells_from.p[i + 1] - w->out_cells_from.p[i],
         .users = w->out_users.p + w->out_users_from.p[i],
         .users_n = w->out_users_from.p[i + 1] - w->out_users_from.p[i],
+        .whole = row->users_whole ? row->users : NULL,
     };
 }
 

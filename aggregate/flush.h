@@ -1,7 +1,8 @@
 /* aggregate/flush.h - what has changed in a partition goes to Redis in one script.
  *
  *   epoch is ours, offset is what we flushed last, not dirty? else EPOCH, OFFSET, DIRTY
- *   dirty = 1 | rows (HSET of absolute values, PFADD of new user ids, EXPIREAT) |
+ *   dirty = 1 | rows (HSET of absolute values, PFADD of new user ids or SET of a whole
+ *   HyperLogLog, EXPIREAT) |
  *   dirty = 0, offset, L, event_ms, updated_us
  *
  * Redis does not undo what fails half-way: a mark left behind means rebuild. Values are

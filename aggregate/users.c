@@ -160,16 +160,16 @@ grow(struct users **users, size_t *bytes)
     return true;
 }
 
-static bool
+static enum user_answer
 large_raise(struct users *users, struct user_mark mark)
 {
     if (users->u.large[mark.index] >= mark.rank)
-        return false;
+        return USER_KNOWN;
     users->u.large[mark.index] = mark.rank;
-    return true;
+    return USER_NEW;
 }
 
-bool
+enum user_answer
 users_raise(struct users **users, struct user_mark mark, size_t *bytes,
             size_t bytes_max)
 {
@@ -177,23 +177,50 @@ users_raise(struct users **users, struct user_mark mark, size_t *bytes,
     if (*users == NULL && *bytes < bytes_max)
         *users = small_new(SMALL_SLOTS_MIN, bytes);
     if (*users == NULL)
-        return true;
+        return USER_UNSURE;
     if ((*users)->slots == 0)
         return large_raise(*users, mark);
 
     uint32_t *slot = small_slot(*users, mark.index);
     if ((*slot & 0xff) >= mark.rank)
-        return false;
+        return USER_KNOWN;
     if (*slot == 0) {
         if (((*users)->used + 1) * 2 > (*users)->slots) {
             if (*bytes >= bytes_max || !grow(users, bytes))
-                return true;
+                return USER_UNSURE;
             return users_raise(users, mark, bytes, bytes_max);
         }
         (*users)->used++;
     }
     *slot = ((uint32_t)mark.index + 1) << RANK_BITS | mark.rank;
-    return true;
+    return USER_NEW;
+}
+
+static void
+register_put(uint8_t *registers, uint32_t index, uint32_t rank)
+{
+    uint32_t at = index * 6 / 8, shift = index * 6 % 8;
+
+    registers[at] = (uint8_t)(registers[at] | rank << shift);
+    if (shift > 2)
+        registers[at + 1] = (uint8_t)(registers[at + 1] | rank >> (8 - shift));
+}
+
+void
+users_format(const struct users *users, uint8_t out[USERS_DENSE_BYTES])
+{
+    static const char magic[4] = {'H', 'Y', 'L', 'L'};
+
+    memset(out, 0, USERS_DENSE_BYTES);
+    memcpy(out, magic, sizeof(magic));
+    out[15] = 0x80;
+    for (uint32_t i = 0; users->slots == 0 && i < USERS_REGISTERS; i++)
+        if (users->u.large[i] != 0)
+            register_put(out + 16, i, users->u.large[i]);
+    for (uint32_t i = 0; i < users->slots; i++)
+        if (users->u.small[i] != 0)
+            register_put(out + 16, (users->u.small[i] >> RANK_BITS) - 1,
+                         users->u.small[i] & 0xff);
 }
 
 void

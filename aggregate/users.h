@@ -12,7 +12,8 @@
  * Memory   Up to 16 KiB a mirror. Without memory an id counts as new.
  * Threads  None.
  * Source   Redis 7 hyperloglog.c (hllPatLen): MurmurHash64A by Austin Appleby, seed
- *          0xadc83b19, index the low 14 bits, rank the run of zeros above, plus one.
+ *          0xadc83b19, index the low 14 bits, rank the run of zeros above, plus one; dense
+ *          form: "HYLL", encoding, 3 unused, cached count (top bit: stale), 6-bit registers.
  */
 #ifndef AGGREGATE_USERS_H
 #define AGGREGATE_USERS_H
@@ -23,7 +24,10 @@
 
 #include "common/str.h"
 
-enum { USERS_REGISTERS = 1 << 14 };
+enum {
+    USERS_REGISTERS = 1 << 14,
+    USERS_DENSE_BYTES = 16 + USERS_REGISTERS * 6 / 8, /* Redis's dense form */
+};
 
 struct users;
 
@@ -35,10 +39,18 @@ struct user_mark {
 
 struct user_mark users_mark(struct str user_id);
 
-/* True if mark raises a register of *users (which it then has). Makes *users if NULL and
- * *bytes, the memory of all mirrors, is below bytes_max. */
-bool users_raise(struct users **users, struct user_mark mark, size_t *bytes,
-                 size_t bytes_max);
+enum user_answer {
+    USER_KNOWN,  /* raises nothing */
+    USER_NEW,    /* raised a register, which the mirror now has */
+    USER_UNSURE, /* the mirror could not keep it: it no longer has everything */
+};
+
+/* Makes *users if NULL and *bytes, the memory of all mirrors, is below bytes_max. */
+enum user_answer users_raise(struct users **users, struct user_mark mark,
+                             size_t *bytes, size_t bytes_max);
+/* The whole as Redis keeps a dense HyperLogLog: a string that SET may write where a mirror
+ * has seen every id since the key was empty. */
+void users_format(const struct users *users, uint8_t out[USERS_DENSE_BYTES]);
 /* Fetches what users_raise will look at. */
 void users_prefetch(const struct users *users, struct user_mark mark);
 void users_free(struct users **users, size_t *bytes);

@@ -239,6 +239,7 @@ row_make(struct windows *w, uint32_t camp, enum window window, int64_t start_ms,
         .expiry_s = window_expiry_s(window, window_end(window, zone, start_ms)),
         .salt = mix(w->cfg.seed + ++w->salts),
         .key = key,
+        .users_whole = true,
     };
     if (!index_put(&w->row_index, key, i)) {
         w->failed = true;
@@ -438,6 +439,7 @@ windows_load_field(struct windows *w, uint32_t i, struct str field,
 
     if ((item & LOAD_LIVE) != 0)
         return live_load(w->camps[item & ~LOAD_LIVE].live, field, value);
+    w->rows[item].users_whole = false;
     if (str_equal(field, STR("t")))
         return numbers_parse(value, w->rows[item].totals, WINDOW_TOTALS_N);
     return field.n > 2 && cell_load(w, item, field, value);

@@ -110,6 +110,8 @@ struct window_dirty {
     uint32_t cells_n;
     const uint32_t *users; /* for windows_user: ids to add */
     uint32_t users_n;
+    const struct users
+        *whole; /* all ids of the row, or NULL: only the new ones are known */
 };
 uint32_t windows_dirty(const struct windows *windows);
 void windows_dirty_get(const struct windows *windows, uint32_t i,

@@ -31,6 +31,7 @@ struct row {
     uint32_t values_n[DIMENSIONS_N];
     uint8_t window;
     bool dirty;
+    bool users_whole; /* was empty when loaded, and `users` has every id since */
 };
 
 /* A growing array of numbers. */

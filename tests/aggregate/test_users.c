@@ -41,6 +41,26 @@ random_id(char id[32], unsigned *n, unsigned range)
     *n = (unsigned)snprintf(id, 32, "u%u", (unsigned)rand() % range);
 }
 
+/* Redis's own reading of a dense register: six bits, little endian. */
+static void
+expect_dense(const struct users *users, const uint8_t all[USERS_REGISTERS])
+{
+    uint8_t dense[USERS_DENSE_BYTES];
+
+    users_format(users, dense);
+    assert_memory_equal(dense, "HYLL\0\0\0\0\0\0\0\0\0\0\0\x80", 16);
+    for (unsigned i = 0; i < USERS_REGISTERS; i++) {
+        unsigned rank = 0;
+
+        for (unsigned bit = 0; bit < 6; bit++) {
+            unsigned at = i * 6 + bit;
+
+            rank |= (unsigned)(dense[16 + at / 8] >> at % 8 & 1) << bit;
+        }
+        assert_int_equal(rank, all[i]);
+    }
+}
+
 static void
 test_what_is_skipped_changes_no_register(void **state)
 {
@@ -62,12 +82,13 @@ test_what_is_skipped_changes_no_register(void **state)
             struct user_mark mark = users_mark((struct str){id, n});
             if (all[mark.index] < mark.rank)
                 all[mark.index] = mark.rank;
-            if (!users_raise(&users, mark, &bytes, SIZE_MAX))
+            if (users_raise(&users, mark, &bytes, SIZE_MAX) == USER_KNOWN)
                 skipped++;
             else if (sent[mark.index] < mark.rank)
                 sent[mark.index] = mark.rank;
         }
         assert_memory_equal(all, sent, sizeof(all));
+        expect_dense(users, all);
         assert_true(skipped > 100000);
         users_free(&users, &bytes);
         assert_int_equal(bytes, 0);
@@ -83,11 +104,13 @@ test_without_memory_every_id_is_sent(void **state)
 
     (void)state;
     for (int i = 0; i < 10; i++)
-        assert_true(users_raise(&users, users_mark(STR("same")), &bytes, 0));
+        assert_int_equal(users_raise(&users, users_mark(STR("same")), &bytes, 0),
+                         USER_UNSURE);
     assert_null(users);
     assert_int_equal(bytes, 0);
     /* A mirror that may not grow forgets nobody it knows. */
-    assert_true(users_raise(&users, users_mark(STR("same")), &bytes, 1));
+    assert_int_equal(users_raise(&users, users_mark(STR("same")), &bytes, 1),
+                     USER_NEW);
     for (int i = 0; i < 1000; i++) {
         char id[16];
         int n = snprintf(id, sizeof(id), "%d", i);
@@ -95,7 +118,8 @@ test_without_memory_every_id_is_sent(void **state)
         (void)users_raise(&users, users_mark((struct str){id, (uint32_t)n}), &bytes,
                           1);
     }
-    assert_false(users_raise(&users, users_mark(STR("same")), &bytes, 1));
+    assert_int_equal(users_raise(&users, users_mark(STR("same")), &bytes, 1),
+                     USER_KNOWN);
     users_free(&users, &bytes);
 }
 
