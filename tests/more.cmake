@@ -1,2 +1,3 @@
 add_subdirectory(fuzz)
 add_subdirectory(powercut)
+add_subdirectory(e2e)
