@@ -18,6 +18,14 @@ struct slot {
     uint32_t hash;
 };
 
+/* A key whose slot is on its way into the cache. */
+struct pending {
+    uint32_t *number;
+    uint32_t hash;
+    uint16_t n;
+    uint8_t key[KEY_MAX];
+};
+
 /* The arena holds keys, each: length 2; account 4, day 4, zone 2, device 1, four lengths of
  * 1, then the four strings. A key's place is its number: two cache lines a look. */
 struct dims {
@@ -25,6 +33,8 @@ struct dims {
     uint32_t slots_n, n;
     uint8_t *arena;
     uint32_t arena_n, arena_cap;
+    struct pending ring[DIMS_AHEAD];
+    uint32_t ring_first, ring_n;
 };
 
 enum err
@@ -61,6 +71,7 @@ dims_clear(struct dims *dims)
     memset(dims->slots, 0, dims->slots_n * sizeof(*dims->slots));
     dims->n = 0;
     dims->arena_n = 0;
+    dims->ring_n = 0;
 }
 
 bool
@@ -138,31 +149,73 @@ same(const struct dims *dims, uint32_t at, const uint8_t *key, uint32_t n)
     return length == n && memcmp(dims->arena + at + LENGTH, key, n) == 0;
 }
 
+/* Finds or adds the oldest pending key. */
+static enum err
+settle_one(struct dims *dims, struct why *why)
+{
+    const struct pending *p = &dims->ring[dims->ring_first];
+    enum err err = room(dims, LENGTH + p->n, why);
+    uint32_t at = p->hash & (dims->slots_n - 1);
+
+    if (err != ERR_OK)
+        return err;
+    dims->ring_first = (dims->ring_first + 1) % DIMS_AHEAD;
+    dims->ring_n--;
+    for (; dims->slots[at].at != 0; at = (at + 1) & (dims->slots_n - 1)) {
+        *p->number = dims->slots[at].at - 1;
+        if (dims->slots[at].hash == p->hash && same(dims, *p->number, p->key, p->n))
+            return ERR_OK;
+    }
+    *p->number = dims->arena_n;
+    dims->n++;
+    dims->slots[at] = (struct slot){dims->arena_n + 1, p->hash};
+    memcpy(dims->arena + dims->arena_n, &p->n, sizeof(p->n));
+    memcpy(dims->arena + dims->arena_n + LENGTH, p->key, p->n);
+    dims->arena_n += LENGTH + p->n;
+    return ERR_OK;
+}
+
+/* Half-way, the slot is there: it tells where the key is. */
+static void
+arena_prefetch(const struct dims *dims)
+{
+    const struct pending *p =
+        &dims->ring[(dims->ring_first + DIMS_AHEAD / 2) % DIMS_AHEAD];
+    uint32_t at = dims->slots[p->hash & (dims->slots_n - 1)].at;
+
+    if (at != 0)
+        __builtin_prefetch(dims->arena + at - 1);
+}
+
 enum err
 dims_number(struct dims *dims, const struct click *click, int32_t day,
             uint16_t zone, uint32_t *number, struct why *why)
 {
-    uint8_t key[KEY_MAX];
-    uint32_t n = key_make(key, click, day, zone);
-    uint32_t hash = (uint32_t)hash64(key, n, 0);
-    enum err err = room(dims, LENGTH + n, why);
-    uint32_t at = hash & (dims->slots_n - 1);
-    uint16_t length = (uint16_t)n;
+    enum err err = ERR_OK;
+    struct pending *p;
 
+    if (dims->ring_n == DIMS_AHEAD) {
+        arena_prefetch(dims);
+        err = settle_one(dims, why);
+    }
     if (err != ERR_OK)
         return err;
-    for (; dims->slots[at].at != 0; at = (at + 1) & (dims->slots_n - 1)) {
-        *number = dims->slots[at].at - 1;
-        if (dims->slots[at].hash == hash && same(dims, *number, key, n))
-            return ERR_OK;
-    }
-    *number = dims->arena_n;
-    dims->n++;
-    dims->slots[at] = (struct slot){dims->arena_n + 1, hash};
-    memcpy(dims->arena + dims->arena_n, &length, sizeof(length));
-    memcpy(dims->arena + dims->arena_n + LENGTH, key, n);
-    dims->arena_n += LENGTH + n;
+    p = &dims->ring[(dims->ring_first + dims->ring_n++) % DIMS_AHEAD];
+    p->number = number;
+    p->n = (uint16_t)key_make(p->key, click, day, zone);
+    p->hash = (uint32_t)hash64(p->key, p->n, 0);
+    __builtin_prefetch(&dims->slots[p->hash & (dims->slots_n - 1)]);
     return ERR_OK;
+}
+
+enum err
+dims_settle(struct dims *dims, struct why *why)
+{
+    enum err err = ERR_OK;
+
+    while (dims->ring_n > 0 && err == ERR_OK)
+        err = settle_one(dims, why);
+    return err;
 }
 
 void

@@ -13,7 +13,7 @@
 #include "common/err.h"
 #include "schema/click.h"
 
-enum { DIMS_BYTES_MAX = 64 << 20, DIMS_NAME_MAX = 255 };
+enum { DIMS_BYTES_MAX = 64 << 20, DIMS_NAME_MAX = 255, DIMS_AHEAD = 16 };
 
 struct dims;
 
@@ -30,8 +30,11 @@ enum err dims_open(struct dims **out, struct why *why);
 void dims_close(struct dims **dims);
 void dims_clear(struct dims *dims);
 bool dims_full(const struct dims *dims);
+/* *number is set by one of the next DIMS_AHEAD calls, or by dims_settle: a look costs two
+ * cache misses, which the clicks in between hide. */
 enum err dims_number(struct dims *dims, const struct click *click, int32_t day,
                      uint16_t zone, uint32_t *number, struct why *why);
+enum err dims_settle(struct dims *dims, struct why *why);
 void dims_get(const struct dims *dims, uint32_t number, struct dims_row *out);
 
 #endif

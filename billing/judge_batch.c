@@ -285,8 +285,10 @@ batch_dedup(struct judge *judge, struct why *why)
 {
     int64_t oldest_us = judge->clicks_n > 0 ? judge->clicks[0].hour_us : 0;
     struct filter filter = {0};
-    enum err err;
+    enum err err = dims_settle(judge->dims, why);
 
+    if (err != ERR_OK)
+        return err;
     for (uint64_t i = 0; i < judge->clicks_n; i++)
         judge->sorted[i] = (struct sorted){judge->clicks[i].id_hash, i};
     judge_sort(judge->sorted, judge->spare, judge->clicks_n);

@@ -156,6 +156,9 @@ enum err sums_table_open(struct sums_table **out, struct why *why);
 void sums_table_close(struct sums_table **table);
 enum err sums_table_add(struct sums_table *table, const struct sum_key *key,
                         int64_t list_micros, bool conflict, struct why *why);
+/* Fetches the memory that adding key will touch: its slot, and later, with row, its row. */
+void sums_table_prefetch(const struct sums_table *table, const struct sum_key *key,
+                         bool row);
 /* Writes the rows into the slice's file and empties the table. */
 enum err sums_table_flush(struct judge *judge, struct slice *slice,
                           struct why *why);

@@ -119,6 +119,17 @@ sums_table_add(struct sums_table *t, const struct sum_key *key, int64_t list_mic
     return ERR_OK;
 }
 
+void
+sums_table_prefetch(const struct sums_table *t, const struct sum_key *key, bool row)
+{
+    const uint32_t *slot = &t->slots[sum_hash(key) & (t->slots_n - 1)];
+
+    if (!row)
+        __builtin_prefetch(slot);
+    else if (*slot != 0)
+        __builtin_prefetch(&t->rows[*slot - 1]);
+}
+
 enum err
 sums_table_flush(struct judge *judge, struct slice *slice, struct why *why)
 {

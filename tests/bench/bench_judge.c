@@ -5,6 +5,8 @@
  *
  * Prints one line of JSON: clicks/s, CPU ns a click, the largest resident size. */
 #define _DEFAULT_SOURCE
+#define _XOPEN_SOURCE 700 /* nftw */
+#include <ftw.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -289,13 +291,21 @@ judge_measure(const char *archive, const char *judge, const char *dir,
            usage.ru_maxrss / 1024, result.duplicates);
 }
 
+static int
+entry_remove(const char *path, const struct stat *st, int kind, struct FTW *at)
+{
+    (void)st;
+    (void)kind;
+    (void)at;
+    return remove(path);
+}
+
 int
 main(int argc, char **argv)
 {
     static char names[CAMPAIGNS][NAME];
     uint64_t n = argc > 1 ? strtoull(argv[1], NULL, 10) : 1000000;
-    char dir[256] = "/tmp/bench_judge.XXXXXX", archive[300], judge[300],
-         command[300];
+    char dir[256] = "/tmp/bench_judge.XXXXXX", archive[300], judge[300];
     struct master_source *master = master_make(names);
     pid_t pid;
 
@@ -320,9 +330,6 @@ main(int argc, char **argv)
     if (pid < 0 || waitpid(pid, &status, 0) != pid || status != 0)
         return 1;
     judge_measure(archive, judge, dir, master_take(master), n);
-    if (argc <= 2) {
-        (void)snprintf(command, sizeof(command), "rm -rf '%s'", dir);
-        return system(command) == 0 ? 0 : 1;
-    }
-    return 0;
+    return argc > 2 || nftw(dir, entry_remove, 16, FTW_DEPTH | FTW_PHYS) == 0 ? 0
+                                                                              : 1;
 }
