@@ -1,4 +1,4 @@
-/* aggregate/window_impl.h - shared by window.c (rows) and count.c (cells). */
+/* aggregate/window_impl.h - shared by window.c (rows), count.c and derive.c (cells). */
 #ifndef AGGREGATE_WINDOW_IMPL_H
 #define AGGREGATE_WINDOW_IMPL_H
 
@@ -97,6 +97,29 @@ window_cell_dirty(struct windows *windows, struct cell *cell, uint32_t i,
         cell->dirty = 1;
         list_add(windows, &windows->dirty_cells[window], i);
     }
+}
+
+/* What is added to a cell. */
+struct delta {
+    int64_t cost;
+    uint32_t clicks, flagged, invalid;
+};
+
+static inline void
+window_cell_add(struct windows *windows, uint32_t i, unsigned window,
+                const struct delta *delta)
+{
+    struct cell *cell = cell_at(&windows->cells, i);
+
+    cell->clicks += delta->clicks;
+    cell->cost += delta->cost;
+    cell->flagged += delta->flagged;
+    cell->invalid += delta->invalid;
+    cell->new_clicks += delta->clicks;
+    cell->new_cost += delta->cost;
+    cell->new_flagged += delta->flagged;
+    cell->new_invalid += delta->invalid;
+    window_cell_dirty(windows, cell, i, window);
 }
 
 #endif

@@ -1,6 +1,7 @@
 /* Whatever happens to Redis or to us, its rows become again what the recorded verdicts
  * say. The test runs a Redis of its own, so that it may kill it. */
 #define _DEFAULT_SOURCE
+#include "model.h"
 #include "rig.h"
 
 #include "schema/avrofile.h"
