@@ -9,8 +9,9 @@
  * partition, seq). A slice is judged once: judged.log lists it when all its files are on
  * disk, and what is listed is frozen. Half-made files of an unlisted slice are overwritten.
  *
- *   DIR/judge/judged.log            one line a slice: from to clicks ruleset master files-sha256 ...
- *   DIR/judge/ids/<to_us>.ids       id run: sorted hashes, then details (billing/idrun.h)
+ *   DIR/judge/judged.log            one line a slice: from to clicks duplicates conflicts
+ *                                   ruleset master files-sha256 checksum
+ *   DIR/judge/ids/<from>-<to>.ids   id run: sorted hashes, then details (billing/idrun.h)
  *   DIR/judge/sums/<to_us>.avro     clicks and money per (campaign, local day, ad, country,
  *                                   device, publisher, unit price, reason, kind)
  *   DIR/judge/spend/<to_us>.avro    spent per (campaign, local day), last 9 days
@@ -18,11 +19,15 @@
  * Rules look back one hour: the state for hour H holds the fed clicks received in H - 1 and
  * H so far, so the result does not depend on where slices were cut or a run was killed.
  * First received wins; the same id with another payload is counted as a conflict.
+ * A forced cut that would go through an archive file moves on to the archive's `through`:
+ * judged_until_us tells where it is.
+ * An id counts as seen if it was received within billing.dedup_days, by hours of receipt.
  * Budget: the first click that does not fit, and all after it that local day, are
  * over_budget at price 0.
  *
  * Units    Micros; microseconds of receipt; local days.
- * Memory   Bounded by billing.judge_clicks_max (about 120 bytes a click), whatever the day's size.
+ * Memory   billing.judge_clicks_max times about 150 bytes, whatever the day's size, and the
+ *          users and addresses of two hours of receipt (about 26 bytes each).
  * Errors   ERR_AGAIN: the archive has not everything up to to_us. ERR_CORRUPT names the file.
  * Threads  None; one judge at a time (DIR/judge/lock).
  */
