@@ -114,6 +114,8 @@ rebuild(struct part *part, struct tools *tools, const struct owner_state *state,
     part->seqs = (struct seqs){0};
     part->event_ms = 0;
     start_at(part, offset);
+    if (part->build_target == 0)
+        return ERR_OK; /* a log that never held a click: nothing to tell */
     metric_add(part->shared->metrics.rebuilds, 1);
     events_add(part->shared->events,
                part->build_target > offset ? LOG_WARN : LOG_INFO, part->partition,
@@ -224,7 +226,8 @@ part_built(struct part *part, struct tools *tools)
         part->sweep_us = tools->now_us + SWEEP_AFTER_US;
         part->sweep_cursor = 0;
     }
-    events_add(part->shared->events, LOG_INFO, part->partition, "built",
-               "generation %u is whole at offset %llu", part->generation,
-               (unsigned long long)part->flushed);
+    if (part->build_target > 0)
+        events_add(part->shared->events, LOG_INFO, part->partition, "built",
+                   "generation %u is whole at offset %llu", part->generation,
+                   (unsigned long long)part->flushed);
 }

@@ -110,8 +110,8 @@ price_add(const struct gen_plan *plan, const struct gen_shot *shot, struct buf *
 
     /* Ten prices from half to twice and a third: over the cap now and then. */
     if (campaign->by_event)
-        micros = micros / 2 +
-                 micros * (int64_t)(gen_hash(plan, 'p', shot->id) % 10) / 5;
+        micros =
+            micros / 2 + micros * (int64_t)(gen_hash(plan, 'p', shot->id) % 10) / 5;
     buf_printf(out, ",\"cost_per_click\":\"%s\"", money_format(micros, 6, text));
 }
 
