@@ -7,6 +7,7 @@ reconciled and invoiced; then late ones; and what must be refused is refused.
     test_pipeline.py [--seed N] [--clicks N] [--campaigns N]
 """
 import argparse
+import datetime
 import json
 import os
 import random
@@ -40,6 +41,7 @@ class Pipeline:
         stack.cli(*self.gen, "--campaigns-out", csv_path)
         with open(csv_path, encoding="utf-8", newline="") as file:
             text = file.read()
+        text += "rival-1,Rival,rival,adv9001,Rival,EUR,Asia/Kathmandu,active,0.33,,1,,\r\n"
         self.campaigns = oracle.campaigns_load(text)
         stack.campaigns_import(text)
         self.key, self.key_path = stack.key_create("demo")
@@ -69,6 +71,36 @@ class Pipeline:
         return [make_click(900000 + self.rng.getrandbits(20), self.end_ms + self.rng.randrange(80_000_000),
                            f"c{self.rng.randrange(4):05d}", self.rng, **changes) for _ in range(n)]
 
+    def take(self, clicks, account=None):
+        """One request, all of it accepted."""
+        answer = self.stack.post(clicks, key=self.rival if account else None)
+        check(answer.status == 202 and answer.json()["accepted"] == len(clicks),
+              f"{answer.status} {answer.body!r}")
+        self.note(clicks, account)
+
+    def edges(self):
+        """What generated traffic meets only by chance."""
+        day = self.end_ms
+        for campaign in ("c00000", "c00004"):  # Berlin and Kolkata, the ms before midnight and at it
+            zone = oracle.zoneinfo.ZoneInfo(self.campaigns[campaign].zone)
+            offset_s = datetime.datetime.fromtimestamp(day / 1000, zone).utcoffset().total_seconds()
+            at = day - int(offset_s) * 1000
+            self.take([make_click(800000 + i, at + i, campaign, self.rng) for i in (-1, 0, 1)])
+        # Ids are an account's own: what one has sent is new from another.
+        mine = [make_click(810000 + i, day + i * 1000, "c00000", self.rng) for i in range(5)]
+        self.take(mine)
+        self.take([dict(c, campaign_id="rival-1") for c in mine], "rival")
+        # Ten in a second are no flood, however often one of them is sent again.
+        one = [make_click(820000 + i, day + 7200_000 + i, "c00000", self.rng, ip_address="192.0.2.7")
+               for i in range(10)]
+        for _ in range(12):
+            self.take(one[:1])
+        self.take(one[1:])
+        # The first received wins, another payload or not, in the same request and later.
+        first = make_click(830000, day + 3600_000, "c00000", self.rng)
+        self.take([first, dict(first, city="Bonn"), first])
+        self.take([dict(first, timestamp=harness.iso(day + 3601_000))])
+
     def other_clients(self):
         """Each form that ingest takes, partial success, and a key that owns no campaign."""
         stack = self.stack
@@ -91,6 +123,7 @@ class Pipeline:
                         oracle.click_of(oracle.click_loads(json.dumps(c))))
                        for i, c in ((0, clicks[0]), (2, clicks[2]))]
         self.requests += 1
+        self.edges()
         foreign = self.some(6) + self.some(2, campaign_id="nobody-9")
         check(stack.post(foreign, key=self.rival).status == 202, "a foreign key's clicks are taken")
         self.note(foreign, "rival")
@@ -181,7 +214,12 @@ class Pipeline:
             table = json.loads(self.stack.cli("reconcile", "--day", day, "--json").stdout)
             check(table["unexplained"] == 0, f"{day}: {table['unexplained']} unexplained")
             check(table["same"] + table["different"] == table["clicks"], f"{day}: {table}")
-            step(f"reconcile {day}: {table['clicks']} clicks, {table['different']} different")
+            reasons = {}
+            for row in table["campaigns"]:
+                for name, n in row.items():
+                    if isinstance(n, int) and n and "billable" not in name and name != "clicks":
+                        reasons[name] = reasons.get(name, 0) + n
+            step(f"reconcile {day}: {table['clicks']} clicks, {table['different']} different: {reasons}")
 
     def one_click(self):
         seen = set()
