@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "billing/idrun.h"
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/pg.h"
@@ -15,24 +16,25 @@ struct closing {
     const struct close_input *in;
     struct judge_slice *slices;
     uint32_t slices_n;
-    int64_t judged_us; /* the end of the last slice */
+    int64_t judged_us;       /* the end of the last slice, when we began */
+    int64_t stored_below_us; /* by received_store */
+    struct close_moved moved;
     struct close_result *out;
-    bool early; /* a zone's grace is not over */
-    struct why early_why;
+    struct why early_why; /* a zone's grace is not over */
 };
 
 static void
 slice_hash_add(struct hash_sha256 *sha, const struct judge_slice *slice)
 {
-    int64_t numbers[4] = {slice->from_us, slice->to_us, (int64_t)slice->clicks,
-                          slice->ruleset};
+    int64_t numbers[5] = {slice->from_us, slice->to_us, (int64_t)slice->clicks,
+                          slice->ruleset, slice->master};
 
     hash_sha256_add(sha, numbers, sizeof(numbers));
     hash_sha256_add(sha, slice->files_sha256, sizeof(slice->files_sha256));
 }
 
 /* What a run was made from: zone, day, and the slices it covers with the digests of their
- * archive files and their rule sets. Prices stand in the verdict files, which are frozen. */
+ * archive files, their rule sets and master data. */
 static void
 input_hash(const struct closing *closing, const char *zone, int64_t after_us,
            int64_t until_us, uint8_t out[HASH_SHA256_SIZE])
@@ -47,6 +49,26 @@ input_hash(const struct closing *closing, const char *zone, int64_t after_us,
             slice_hash_add(sha, slice);
     }
     hash_sha256_end(sha, out);
+}
+
+/* Another process may have judged and posted further since we looked. */
+static enum err
+slices_follow(struct closing *closing, int64_t until_us, struct why *why)
+{
+    struct judge_slice *slices;
+    uint32_t n;
+
+    if (until_us <= closing->slices[closing->slices_n - 1].to_us)
+        return ERR_OK;
+    enum err err = judge_slices(closing->in->judge_dir, &slices, &n, why);
+    if (err != ERR_OK || n == 0) {
+        free(slices);
+        return err;
+    }
+    free(closing->slices);
+    closing->slices = slices;
+    closing->slices_n = n;
+    return ERR_OK;
 }
 
 /* The runs that stand: sets where the next one begins, and refuses if what an earlier one
@@ -71,13 +93,18 @@ runs_before(struct closing *closing, struct close_run *run, struct why *why)
         uint8_t hash[HASH_SHA256_SIZE];
         char hex[HASH_SHA256_HEX_SIZE];
         int64_t after_us = pg_i64(result, i, 1), until_us = pg_i64(result, i, 2);
+        err = slices_follow(closing, until_us, why);
+        if (err != ERR_OK)
+            break;
         input_hash(closing, run->zone_name, after_us, until_us, hash);
         hash_hex(hash, sizeof(hash), hex);
         if (strcmp(hex, pg_value(result, i, 3)) != 0)
-            err = err_set(why, ERR_CONFLICT,
-                          "close: %s %s is closed, and what it was made from has "
-                          "changed; a closed day changes only by --adjust",
-                          run->zone_name, day);
+            err =
+                err_set(why, ERR_CONFLICT,
+                        "close: %s %s is closed, and not from what is judged here: "
+                        "files changed, or another data directory closed it; a "
+                        "closed day stays as it is",
+                        run->zone_name, day);
         run->sequence = (int32_t)pg_i64(result, i, 0) + 1;
         run->after_us = until_us;
     }
@@ -124,64 +151,6 @@ slices_sum(struct closing *closing, struct close_run *run, struct why *why)
     return ERR_OK;
 }
 
-static uint64_t
-campaign_judged(const struct close_campaign *campaign)
-{
-    uint64_t sum = 0;
-
-    for (int kind = 0; kind < VERDICT_KINDS_N; kind++)
-        sum += campaign->kinds[kind];
-    return sum;
-}
-
-static void
-difference_name(struct close_run *run, const struct close_campaign *campaign,
-                int named)
-{
-    size_t used = strlen(run->differences);
-
-    if (named >= RUN_DIFFERENCES_MAX)
-        return;
-    (void)snprintf(run->differences + used, sizeof(run->differences) - used,
-                   "%saccount %u campaign %.*s: received %lld, judged %llu",
-                   named > 0 ? "; " : "", campaign->account,
-                   (int)campaign->campaign.n, campaign->campaign.p,
-                   (long long)campaign->received,
-                   (unsigned long long)campaign_judged(campaign));
-}
-
-/* received = billable + over_budget + invalid + duplicates + quarantined, of everything
- * received so far for the day, campaign by campaign. Leaves this run's own part of it in
- * received: what earlier runs posted is theirs. */
-static enum err
-identity_check(struct close_run *run, struct why *why)
-{
-    struct close_rows before = {0};
-    int named = 0;
-    enum err err = close_posted(run, &before, why);
-
-    /* A campaign that was posted but of which ingest knows nothing must be looked at too. */
-    for (uint32_t i = 0; err == ERR_OK && i < before.campaigns_n; i++) {
-        if (close_rows_campaign(&run->rows, before.campaigns[i].account,
-                                before.campaigns[i].campaign) == NULL)
-            err = err_set(why, ERR_NOMEM, "close: no memory for the identity");
-    }
-    for (uint32_t i = 0; err == ERR_OK && i < run->rows.campaigns_n; i++) {
-        struct close_campaign *campaign = &run->rows.campaigns[i];
-        const struct close_campaign *posted =
-            close_rows_campaign(&before, campaign->account, campaign->campaign);
-        if (posted == NULL) {
-            err = err_set(why, ERR_NOMEM, "close: no memory for the identity");
-            break;
-        }
-        campaign->received -= campaign_judged(posted);
-        if (campaign->received != campaign_judged(campaign))
-            difference_name(run, campaign, named++);
-    }
-    close_rows_free(&before);
-    return err;
-}
-
 /* Whether the zone's day may be closed now; if not, why says when. */
 static bool
 day_is_due(const struct closing *closing, const struct close_run *run,
@@ -218,11 +187,28 @@ forced_note(const struct closing *closing, struct close_run *run)
                        (long long)in->config->billing_grace_s);
 }
 
+/* Sums what is new. *nothing: no row, and no reason to look at the identity either. */
+static enum err
+run_sum(struct closing *closing, struct close_run *run, bool *nothing,
+        struct why *why)
+{
+    /* A day that was watched from its first moment closes even when it is empty. */
+    bool any = closing->slices[0].from_us <= run->day_from_ms * 1000;
+    enum err err = slices_sum(closing, run, why);
+
+    if (err == ERR_OK && run->sequence > 0)
+        err = close_received_since(run, &any, why);
+    *nothing = run->rows.n == 0 && !any;
+    return err;
+}
+
 /* Inside a transaction that holds the (zone, day). */
 static enum err
 run_make(struct closing *closing, struct close_run *run, bool *made,
          struct why *why)
 {
+    bool nothing;
+
     *made = false;
     enum err err = runs_before(closing, run, why);
     if (err != ERR_OK)
@@ -231,22 +217,24 @@ run_make(struct closing *closing, struct close_run *run, bool *made,
     if (run->after_us >= run->until_us)
         return ERR_OK;
     if (run->sequence == 0 && !day_is_due(closing, run, &closing->early_why)) {
-        closing->early = true;
+        closing->out->runs_early++;
         return ERR_OK;
     }
-    err = slices_sum(closing, run, why);
-    bool watched = closing->slices_n > 0 &&
-                   closing->slices[0].from_us <= run->day_from_ms * 1000;
-    if (err != ERR_OK || (run->rows.n == 0 && (run->sequence > 0 || !watched)))
+    err = run_sum(closing, run, &nothing, why);
+    if (err != ERR_OK || nothing)
         return err;
     forced_note(closing, run);
+    run->slices = closing->slices;
+    run->slices_n = closing->slices_n;
     input_hash(closing, run->zone_name, run->after_us, run->until_us,
                run->input_hash);
-    err = close_received(run, why);
-    if (err == ERR_OK)
-        err = identity_check(run, why);
-    if (err == ERR_OK)
-        err = close_post(run, why);
+    err = close_identity(run, why);
+    if (err != ERR_OK)
+        return err;
+    /* Clicks that were missing have come, and an earlier run has them all. */
+    if (run->rows.n == 0 && run->sequence > 0 && run->differences[0] == '\0')
+        return close_unblock(run, why);
+    err = close_post(run, why);
     *made = err == ERR_OK;
     return err;
 }
@@ -272,7 +260,8 @@ result_add(struct closing *closing, const struct close_run *run, bool made)
         out->runs_new++;
     for (uint32_t i = 0; i < run->rows.campaigns_n; i++) {
         const struct close_campaign *campaign = &run->rows.campaigns[i];
-        out->clicks += campaign_judged(campaign);
+        for (int kind = 0; kind < VERDICT_KINDS_N; kind++)
+            out->clicks += campaign->kinds[kind];
         out->billable +=
             campaign->kinds[VERDICT_BILLABLE] + campaign->kinds[VERDICT_SUSPICIOUS];
     }
@@ -283,7 +272,11 @@ zone_close(struct closing *closing, const char *name, const struct zone *zone,
            struct why *why)
 {
     const struct close_input *in = closing->in;
-    struct close_run run = {.in = in, .zone_name = name, .zone = zone};
+    struct close_run run = {.in = in,
+                            .moved = &closing->moved,
+                            .stored_below_us = closing->stored_below_us,
+                            .zone_name = name,
+                            .zone = zone};
     char day[12];
     bool made = false;
 
@@ -311,16 +304,15 @@ zone_close(struct closing *closing, const char *name, const struct zone *zone,
 
 /* Every process that takes clicks must have told its counts up to the cut. */
 static enum err
-spools_heard(const struct closing *closing, struct why *why)
+spools_heard(struct closing *closing, struct why *why)
 {
     const struct close_input *in = closing->in;
     char until[RUN_TIME_SIZE];
     struct pg_result *result = NULL;
-    int64_t stored_us;
     enum err err = ERR_OK;
 
     if (in->log != NULL)
-        err = received_store(in->log, in->pg, &stored_us, why);
+        err = received_store(in->log, in->pg, &closing->stored_below_us, why);
     if (err != ERR_OK || in->force)
         return err;
     const char *params[] = {
@@ -339,28 +331,90 @@ spools_heard(const struct closing *closing, struct why *why)
     return err;
 }
 
+/* Names of the time zones that clicks were judged in, in the days around. */
+struct zone_list {
+    const struct zone *zones[ZONES_MAX];
+    uint32_t n;
+};
+
+static void
+zone_list_add(struct zone_list *list, const struct zone *zone)
+{
+    for (uint32_t i = 0; i < list->n; i++) {
+        if (list->zones[i] == zone)
+            return;
+    }
+    if (zone != NULL && list->n < ZONES_MAX)
+        list->zones[list->n++] = zone;
+}
+
+/* The master data's, those that ids were judged in when a campaign was elsewhere, and last,
+ * for clicks of campaigns that nobody knows, UTC. */
 static enum err
-zones_close(struct closing *closing, struct why *why)
+zone_list_make(const struct closing *closing, struct zone_list *list,
+               struct why *why)
 {
     const struct master *master = closing->in->master;
-    enum err err = ERR_OK;
-    bool utc_done = false;
+    struct idruns runs = {0};
+    enum err err = idruns_open(&runs, closing->in->judge_dir,
+                               closing->moved.from_us, closing->judged_us, why);
 
-    for (uint16_t i = 0; err == ERR_OK && i <= master->zones_n; i++) {
-        /* Last, the clicks of campaigns that nobody knows: their days are UTC's. */
-        const struct zone *zone =
-            i < master->zones_n ? master->zones[i] : zone_find(STR("UTC"));
-        char name[128];
-        assert(zone != NULL);
-        (void)snprintf(name, sizeof(name), "%.*s", (int)zone_name(zone).n,
-                       zone_name(zone).p);
-        bool utc = strcmp(name, "UTC") == 0;
-        if ((utc && utc_done) ||
-            (closing->in->zone != NULL && strcmp(closing->in->zone, name) != 0))
-            continue;
-        utc_done = utc_done || utc;
-        err = zone_close(closing, name, zone, why);
+    *list = (struct zone_list){.n = 0};
+    for (uint16_t i = 0; i < master->zones_n; i++)
+        zone_list_add(list, master->zones[i]);
+    for (uint32_t r = 0; err == ERR_OK && r < runs.n; r++) {
+        for (uint16_t z = 0; idrun_zone(runs.runs[r], z).n > 0; z++)
+            zone_list_add(list, zone_find(idrun_zone(runs.runs[r], z)));
     }
+    zone_list_add(list, zone_find(STR("UTC")));
+    idruns_close(&runs);
+    return err;
+}
+
+/* A zone whose closed day no longer fits what is judged does not keep the others open. */
+static enum err
+zones_close(struct closing *closing, const struct zone_list *list, struct why *why)
+{
+    enum err err = ERR_OK;
+    bool known = false;
+
+    for (uint32_t i = 0; i < list->n && (err == ERR_OK || err == ERR_CONFLICT);
+         i++) {
+        char name[ZONE_NAME_MAX + 1];
+        struct str zone = zone_name(list->zones[i]);
+        struct why one_why = {{0}};
+        (void)snprintf(name, sizeof(name), "%.*s", (int)zone.n, zone.p);
+        if (closing->in->zone != NULL && strcmp(closing->in->zone, name) != 0)
+            continue;
+        known = true;
+        enum err one = zone_close(closing, name, list->zones[i], &one_why);
+        if (one != ERR_OK && err == ERR_OK)
+            err = err_set(why, one, "%s", one_why.text);
+        else if (one != ERR_OK && one != ERR_CONFLICT)
+            err = err_set(why, one, "%s", one_why.text);
+    }
+    if (!known)
+        return err_set(why, ERR_INVALID, "close: no campaign is in time zone '%s'",
+                       closing->in->zone);
+    return err;
+}
+
+static enum err
+closing_run(struct closing *closing, struct why *why)
+{
+    struct zone_list *list = calloc(1, sizeof(*list));
+
+    if (list == NULL)
+        return err_set(why, ERR_NOMEM, "close: no memory");
+    closing->judged_us = closing->slices[closing->slices_n - 1].to_us;
+    closing->moved.from_us = (closing->in->day - INT64_C(2)) * CLOCK_DAY_US;
+    enum err err = spools_heard(closing, why);
+    if (err == ERR_OK)
+        err = zone_list_make(closing, list, why);
+    if (err == ERR_OK)
+        err = zones_close(closing, list, why);
+    close_rows_free(&closing->moved.totals);
+    free(list);
     return err;
 }
 
@@ -375,17 +429,13 @@ close_day(const struct close_input *in, struct close_result *out, struct why *wh
         judge_slices(in->judge_dir, &closing.slices, &closing.slices_n, why);
     if (err != ERR_OK)
         return err;
-    if (closing.slices_n == 0) {
-        free(closing.slices);
-        return err_set(why, ERR_AGAIN,
-                       "close: nothing is judged yet: run `clickledger judge`");
-    }
-    closing.judged_us = closing.slices[closing.slices_n - 1].to_us;
-    err = spools_heard(&closing, why);
-    if (err == ERR_OK)
-        err = zones_close(&closing, why);
+    if (closing.slices_n == 0)
+        err = err_set(why, ERR_AGAIN,
+                      "close: nothing is judged yet: run `clickledger judge`");
+    else
+        err = closing_run(&closing, why);
     free(closing.slices);
-    if (err == ERR_OK && closing.early &&
+    if (err == ERR_OK && out->runs_early > 0 &&
         out->runs_new + out->runs_late + out->runs_blocked == 0)
         return err_set(why, ERR_AGAIN, "%s", closing.early_why.text);
     return err;

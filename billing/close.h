@@ -8,8 +8,17 @@
  *   chained to the run before.
  * The same input again: no-op. Clicks judged since the day's run post as a `late` run. Other
  * changes of a closed day: ERR_CONFLICT, nothing written.
+ * Clicks of unknown campaigns close with the days of UTC.
  * If the identity does not hold the run is stored as `blocked`, posts nothing, and blocks
- * invoices.
+ * invoices; the next attempt takes its place.
+ *
+ * certificate.hash is the SHA-256 of one line of text without a line end, and the chain is
+ * made of the certificates of posted runs, by run number; previous is the hash before (hex), or
+ * nothing for the first:
+ *   run=ID zone=ZONE day=YYYY-MM-DD sequence=N input=HEX received=N archived=N billable=N
+ *   suspicious=N over_budget=N invalid=N duplicate=N quarantined=N conflicts=N merkle=HEX
+ *   previous=HEX
+ * (here folded; there with one blank between words).
  *
  * Units    Micros; local days (days since 1970-01-01).
  * Errors   ERR_AGAIN: too early (grace), not judged far enough, PostgreSQL away; `force`
@@ -47,6 +56,7 @@ struct close_input {
 
 struct close_result {
     uint32_t runs_new, runs_same, runs_late, runs_blocked;
+    uint32_t runs_early; /* time zones whose day (or its grace) is not over */
     uint64_t clicks, billable;
 };
 

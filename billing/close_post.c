@@ -29,118 +29,18 @@ close_time(int64_t us, char text[RUN_TIME_SIZE])
     return text;
 }
 
-/* A campaign's received clicks belong to the run if the campaign's zone does. */
-static bool
-of_zone(const struct close_run *run, struct str campaign_id)
-{
-    const struct master_campaign *campaign =
-        master_campaign_find(run->in->master, campaign_id);
-
-    if (campaign == NULL)
-        return strcmp(run->zone_name, "UTC") == 0;
-    return campaign->zone == run->zone;
-}
-
-static enum err
-received_add(struct close_run *run, uint32_t account, struct str campaign_id,
-             uint64_t clicks, struct why *why)
-{
-    if (!of_zone(run, campaign_id))
-        return ERR_OK;
-    struct close_campaign *campaign =
-        close_rows_campaign(&run->rows, account, campaign_id);
-    if (campaign == NULL)
-        return err_set(why, ERR_NOMEM, "close: no memory for received counts");
-    campaign->received += clicks;
-    return ERR_OK;
-}
-
-struct open_hour {
-    struct close_run *run;
-    enum err err;
-    struct why *why;
-};
-
-static bool
-open_hour_visit(void *ctx, const struct clicklog_received *row)
-{
-    struct open_hour *open = ctx;
-    const struct close_run *run = open->run;
-
-    if (row->hour_us < clock_floor(run->until_us, CLOCK_HOUR_US) ||
-        row->quarter_ms < run->day_from_ms || row->quarter_ms >= run->day_to_ms)
-        return true;
-    open->err = received_add(open->run, row->account, row->campaign, row->clicks,
-                             open->why);
-    return open->err == ERR_OK;
-}
-
-/* Finished hours stand in PostgreSQL; of an hour that a forced cut divides, the log itself
- * knows what came before the cut. */
 enum err
-close_received(struct close_run *run, struct why *why)
-{
-    char hour[RUN_TIME_SIZE], from[RUN_TIME_SIZE], to[RUN_TIME_SIZE];
-    struct pg_result *result = NULL;
-    const char *params[] = {
-        close_time(clock_floor(run->until_us, CLOCK_HOUR_US), hour),
-        close_time(run->day_from_ms * 1000, from),
-        close_time(run->day_to_ms * 1000, to),
-    };
-    enum err err = pg_exec(run->in->pg,
-                           "SELECT account_id, campaign_id, sum(clicks)::bigint "
-                           "FROM received_count WHERE hour < $1 AND quarter >= $2 "
-                           "AND quarter < $3 GROUP BY 1, 2",
-                           params, 3, &result, why);
-    for (int i = 0; err == ERR_OK && i < pg_rows(result); i++)
-        err = received_add(run, (uint32_t)pg_i64(result, i, 0),
-                           str_of(pg_value(result, i, 1)),
-                           (uint64_t)pg_i64(result, i, 2), why);
-    pg_result_free(&result);
-    bool divided = clock_floor(run->until_us, CLOCK_HOUR_US) != run->until_us;
-    if (err != ERR_OK || !divided || run->in->log == NULL)
-        return err;
-    struct open_hour open = {.run = run, .why = why};
-    err = clicklog_received_all(run->in->log, run->until_us, open_hour_visit, &open,
-                                why);
-    return err == ERR_OK ? open.err : err;
-}
-
-static enum verdict_kind
-kind_find(const char *name)
-{
-    for (int kind = 0; kind < VERDICT_KINDS_N; kind++) {
-        if (strcmp(verdict_name((enum verdict_kind)kind), name) == 0)
-            return (enum verdict_kind)kind;
-    }
-    return VERDICT_NONE;
-}
-
-enum err
-close_posted(struct close_run *run, struct close_rows *all, struct why *why)
+close_unblock(struct close_run *run, struct why *why)
 {
     char day[12];
-    struct pg_result *result = NULL;
-    const char *params[] = {run->zone_name, date_format(run->in->day, day)};
-    enum err err = pg_exec(
-        run->in->pg,
-        "SELECT s.account_id, s.campaign_id, s.verdict, sum(s.clicks)::bigint "
-        "FROM campaign_daily_stats s JOIN billing_run r ON r.id = s.run_id "
-        "WHERE r.time_zone = $1 AND r.day = $2 AND s.day = $2 "
-        "AND r.status = 'posted' GROUP BY 1, 2, 3",
-        params, 2, &result, why);
-    for (int i = 0; err == ERR_OK && i < pg_rows(result); i++) {
-        struct close_campaign *campaign = close_rows_campaign(
-            all, (uint32_t)pg_i64(result, i, 0), str_of(pg_value(result, i, 1)));
-        if (campaign == NULL) {
-            err = err_set(why, ERR_NOMEM, "close: no memory for posted counts");
-            break;
-        }
-        campaign->kinds[kind_find(pg_value(result, i, 2))] +=
-            (uint64_t)pg_i64(result, i, 3);
-    }
-    pg_result_free(&result);
-    return err;
+    const char *key[] = {run->zone_name, date_format(run->in->day, day)};
+
+    return pg_exec(run->in->pg,
+                   "WITH gone AS (SELECT id FROM billing_run WHERE time_zone = $1 "
+                   "AND day = $2 AND status = 'blocked'), certificates AS (DELETE "
+                   "FROM certificate WHERE run_id IN (SELECT id FROM gone)) "
+                   "DELETE FROM billing_run WHERE id IN (SELECT id FROM gone)",
+                   key, 2, NULL, why);
 }
 
 static enum err
@@ -152,17 +52,7 @@ run_insert(struct close_run *run, char id[NUMBER_TEXT], struct why *why)
 
     (void)snprintf(sequence, sizeof(sequence), "%d", run->sequence);
     hash_hex(run->input_hash, sizeof(run->input_hash), hash);
-    const char *key[] = {run->zone_name, date_format(run->in->day, day)};
-    /* A blocked run posted nothing: the new attempt takes its place. */
-    enum err err =
-        pg_exec(run->in->pg,
-                "WITH gone AS (SELECT id FROM billing_run WHERE time_zone = $1 "
-                "AND day = $2 AND status = 'blocked'), certificates AS (DELETE "
-                "FROM certificate WHERE run_id IN (SELECT id FROM gone)) "
-                "DELETE FROM billing_run WHERE id IN (SELECT id FROM gone)",
-                key, 2, NULL, why);
-    if (err != ERR_OK)
-        return err;
+    (void)date_format(run->in->day, day);
     const char *params[] = {run->zone_name,
                             day,
                             run->sequence == 0 ? "regular" : "late",
@@ -173,7 +63,7 @@ run_insert(struct close_run *run, char id[NUMBER_TEXT], struct why *why)
                             run->differences[0] == '\0' ? "posted" : "blocked",
                             CLICKLEDGER_VERSION,
                             run->forced};
-    err = pg_exec(
+    enum err err = pg_exec(
         run->in->pg,
         "INSERT INTO billing_run (time_zone, day, kind, sequence, input_hash, "
         "received_from, received_to, status, code_version, forced) VALUES "
@@ -301,7 +191,7 @@ certificate_line(const struct close_run *run, const char *run_id,
                                         "suspicious", "over_budget", "invalid",
                                         "duplicate",  "quarantined", "conflicts"};
     for (int i = 0; i < 9; i++)
-        buf_printf(out, " %s=%llu", names[i], (unsigned long long)totals[i]);
+        buf_printf(out, " %s=%lld", names[i], (long long)totals[i]);
     buf_printf(out, " merkle=%s previous=%s", merkle_root, previous);
 }
 
@@ -354,17 +244,13 @@ static enum err
 previous_get(struct pg *pg, char hex[HASH_SHA256_HEX_SIZE], struct why *why)
 {
     struct pg_result *result = NULL;
-    /* The chain has one end: whoever adds to it waits for whoever is adding. */
-    enum err err = pg_exec(pg, "LOCK TABLE certificate IN SHARE ROW EXCLUSIVE MODE",
-                           NULL, 0, NULL, why);
+    enum err err = pg_exec(
+        pg,
+        "SELECT encode(c.hash, 'hex') FROM certificate c JOIN billing_run r "
+        "ON r.id = c.run_id WHERE r.status = 'posted' "
+        "ORDER BY c.run_id DESC LIMIT 1",
+        NULL, 0, &result, why);
 
-    if (err == ERR_OK)
-        err = pg_exec(
-            pg,
-            "SELECT encode(c.hash, 'hex') FROM certificate c JOIN billing_run r "
-            "ON r.id = c.run_id WHERE r.status = 'posted' "
-            "ORDER BY c.run_id DESC LIMIT 1",
-            NULL, 0, &result, why);
     if (err == ERR_OK)
         (void)snprintf(hex, HASH_SHA256_HEX_SIZE, "%s",
                        pg_rows(result) > 0 ? pg_value(result, 0, 0) : "");
@@ -394,8 +280,7 @@ certificate_insert(struct close_run *run, const char *run_id, struct why *why)
     hash_hex(digest, sizeof(digest), hash);
     const char *params[14] = {run_id};
     for (int i = 0; i < 9; i++) {
-        (void)snprintf(texts[i], sizeof(texts[i]), "%llu",
-                       (unsigned long long)totals[i]);
+        (void)snprintf(texts[i], sizeof(texts[i]), "%lld", (long long)totals[i]);
         params[1 + i] = texts[i];
     }
     params[10] = root;
@@ -417,8 +302,17 @@ close_post(struct close_run *run, struct why *why)
 {
     char run_id[NUMBER_TEXT];
     bool blocked = run->differences[0] != '\0';
-    enum err err = run_insert(run, run_id, why);
+    /* The chain has one end: whoever adds to it waits for whoever is adding, before it takes
+     * a run's number, so that numbers and chain are in one order. */
+    enum err err =
+        pg_exec(run->in->pg, "LOCK TABLE certificate IN SHARE ROW EXCLUSIVE MODE",
+                NULL, 0, NULL, why);
 
+    /* A blocked run posted nothing: the new attempt takes its place. */
+    if (err == ERR_OK)
+        err = close_unblock(run, why);
+    if (err == ERR_OK)
+        err = run_insert(run, run_id, why);
     if (err == ERR_OK && !blocked)
         err = stats_copy(run, run_id, why);
     if (err == ERR_OK && !blocked)

@@ -118,20 +118,41 @@ array_grow(void **array, uint32_t *cap, uint32_t n, uint32_t max, size_t size)
     return true;
 }
 
+/* The slot of a campaign: its own, or the free one where it would go. */
+static uint32_t
+campaign_slot(const struct close_rows *rows, uint32_t account, struct str campaign)
+{
+    uint32_t mask = rows->campaign_slots_n - 1;
+    uint32_t at = (uint32_t)campaign_hash(account, campaign) & mask;
+
+    for (; rows->campaign_slots[at] != 0; at = (at + 1) & mask) {
+        const struct close_campaign *there =
+            &rows->campaigns[rows->campaign_slots[at] - 1];
+        if (there->account == account && str_equal(there->campaign, campaign))
+            break;
+    }
+    return at;
+}
+
+const struct close_campaign *
+close_rows_campaign_find(const struct close_rows *rows, uint32_t account,
+                         struct str campaign)
+{
+    if (rows->campaign_slots_n == 0)
+        return NULL;
+    uint32_t place = rows->campaign_slots[campaign_slot(rows, account, campaign)];
+    return place == 0 ? NULL : &rows->campaigns[place - 1];
+}
+
 struct close_campaign *
 close_rows_campaign(struct close_rows *rows, uint32_t account, struct str campaign)
 {
     if (!slots_grow(rows, &rows->campaign_slots, &rows->campaign_slots_n,
                     rows->campaigns_n, hash_of_campaign))
         return NULL;
-    uint32_t mask = rows->campaign_slots_n - 1;
-    uint32_t at = (uint32_t)campaign_hash(account, campaign) & mask;
-    for (; rows->campaign_slots[at] != 0; at = (at + 1) & mask) {
-        struct close_campaign *there =
-            &rows->campaigns[rows->campaign_slots[at] - 1];
-        if (there->account == account && str_equal(there->campaign, campaign))
-            return there;
-    }
+    uint32_t at = campaign_slot(rows, account, campaign);
+    if (rows->campaign_slots[at] != 0)
+        return &rows->campaigns[rows->campaign_slots[at] - 1];
     struct str kept = text_keep(rows, campaign);
     if (kept.p == NULL ||
         !array_grow((void **)&rows->campaigns, &rows->campaigns_cap,

@@ -46,6 +46,10 @@ enum err close_rows_add(struct close_rows *rows, const struct sums_row *row,
 /* The campaign's totals, made at first use. NULL: no memory, or the limit. */
 struct close_campaign *close_rows_campaign(struct close_rows *rows,
                                            uint32_t account, struct str campaign);
+/* Looks only: NULL if there is none. */
+const struct close_campaign *close_rows_campaign_find(const struct close_rows *rows,
+                                                      uint32_t account,
+                                                      struct str campaign);
 void close_rows_free(struct close_rows *rows);
 
 #endif

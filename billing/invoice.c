@@ -36,8 +36,9 @@ wide_parse(const char *text, money_wide *out, struct why *why)
     return ERR_OK;
 }
 
-/* Advertisers with posted runs of the month that no invoice holds. A run belongs to
- * the month of its day; late runs of an invoiced month go on the next invoice made. */
+/* Advertisers and currencies with posted runs of the month that no invoice holds. A run
+ * belongs to the month of its day; late runs of an invoiced month go on the next invoice
+ * made. */
 static const char advertisers_sql[] =
     "SELECT DISTINCT a.id, acc.legal_entity_id, c.currency "
     "FROM campaign_daily_stats s JOIN billing_run r ON r.id = s.run_id "
@@ -48,7 +49,7 @@ static const char advertisers_sql[] =
     "AND ($2::text IS NULL OR a.id = $2) AND s.verdict IN ('billable', "
     "'suspicious') "
     "AND NOT EXISTS (SELECT 1 FROM invoice_run ir WHERE ir.run_id = r.id "
-    "AND ir.advertiser_id = a.id) "
+    "AND ir.advertiser_id = a.id AND ir.currency = c.currency) "
     "ORDER BY 1, 3";
 
 static const char lines_sql[] =
@@ -72,7 +73,7 @@ static enum err
 line_insert(struct line_maker *maker, const struct pg_result *rows, int row,
             struct why *why)
 {
-    char number[NUMBER_TEXT], minor[MONEY_TEXT_SIZE], what[256];
+    char number[NUMBER_TEXT], minor[MONEY_TEXT_SIZE];
     money_wide micros = 0;
     enum err err = wide_parse(pg_value(rows, row, 6), &micros, why);
 
@@ -82,10 +83,9 @@ line_insert(struct line_maker *maker, const struct pg_result *rows, int row,
     money_wide rounded = money_round(micros, maker->places);
     maker->total_minor += rounded;
     (void)snprintf(number, sizeof(number), "%u", ++maker->n);
-    (void)snprintf(what, sizeof(what), "Clicks, %s", pg_value(rows, row, 1));
     const char *params[] = {
         maker->invoice,         number,
-        pg_value(rows, row, 0), what,
+        pg_value(rows, row, 0), pg_value(rows, row, 1),
         pg_value(rows, row, 3), pg_value(rows, row, 4),
         pg_value(rows, row, 2), pg_value(rows, row, 5),
         pg_value(rows, row, 6), money_minor_format(rounded, 0, minor)};
@@ -93,7 +93,8 @@ line_insert(struct line_maker *maker, const struct pg_result *rows, int row,
         maker->pg,
         "INSERT INTO invoice_line (invoice_id, line, campaign_id, description, "
         "first_day, last_day, unit_price_micros, clicks, amount_micros, "
-        "amount_minor) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        "amount_minor) VALUES ($1, $2, $3, 'Clicks, ' || $4, $5, $6, $7, $8, $9, "
+        "$10)",
         params, 10, NULL, why);
 }
 
@@ -120,21 +121,23 @@ lines_make(struct line_maker *maker, const char *currency, struct why *why)
  * other final invoice. */
 static enum err
 runs_attach(struct pg *pg, const char *invoice, const char *advertiser,
-            const char *first, struct why *why)
+            const char *currency, const char *first, struct why *why)
 {
-    const char *params[] = {invoice, advertiser, first};
+    const char *params[] = {invoice, advertiser, first, currency};
 
     return pg_exec(
         pg,
-        "INSERT INTO invoice_run (invoice_id, run_id, advertiser_id) "
-        "SELECT DISTINCT $1::bigint, r.id, $2::text FROM billing_run r "
+        "INSERT INTO invoice_run (invoice_id, run_id, advertiser_id, currency) "
+        "SELECT DISTINCT $1::bigint, r.id, $2::text, $4::char(3) FROM billing_run "
+        "r "
         "JOIN campaign_daily_stats s ON s.run_id = r.id AND s.day = r.day "
         "JOIN campaign c ON c.id = s.campaign_id AND c.advertiser_id = $2 "
+        "AND c.currency = $4 "
         "WHERE r.status = 'posted' AND r.day < $3::date + interval '1 month' "
         "AND s.verdict IN ('billable', 'suspicious') AND NOT EXISTS "
         "(SELECT 1 FROM invoice_run ir WHERE ir.run_id = r.id AND ir.advertiser_id "
-        "= $2)",
-        params, 3, NULL, why);
+        "= $2 AND ir.currency = $4)",
+        params, 4, NULL, why);
 }
 
 static enum err
@@ -165,7 +168,7 @@ draft_one(struct pg *pg, const struct pg_result *who, int row, const char *first
         (void)snprintf(invoice, sizeof(invoice), "%s", pg_value(made, 0, 0));
     pg_result_free(&made);
     if (err == ERR_OK)
-        err = runs_attach(pg, invoice, advertiser, first, why);
+        err = runs_attach(pg, invoice, advertiser, currency, first, why);
     if (err == ERR_OK)
         err = lines_make(&maker, currency, why);
     out->invoices += err == ERR_OK;
@@ -182,15 +185,16 @@ drafts_make(struct pg *pg, const char *month, const char *advertiser,
 
     month_bounds(month, first);
     const char *params[] = {first, advertiser};
-    /* A draft is made anew from what is posted; one writer at a time. */
+    /* A draft is made anew from what is posted; one writer at a time. Drafts of later
+     * months go too: they hold runs of this one that no invoice had. */
     enum err err = pg_exec(pg, "LOCK TABLE invoice IN SHARE ROW EXCLUSIVE MODE",
                            NULL, 0, NULL, why);
     if (err == ERR_OK)
-        err =
-            pg_exec(pg,
-                    "DELETE FROM invoice WHERE status = 'draft' AND month = $1 AND "
-                    "($2::text IS NULL OR advertiser_id = $2)",
-                    params, 2, NULL, why);
+        err = pg_exec(
+            pg,
+            "DELETE FROM invoice WHERE status = 'draft' AND month >= $1 AND "
+            "($2::text IS NULL OR advertiser_id = $2)",
+            params, 2, NULL, why);
     if (err == ERR_OK)
         err = pg_exec(pg, advertisers_sql, params, 2, &who, why);
     for (int i = 0; err == ERR_OK && i < pg_rows(who); i++)
@@ -301,7 +305,8 @@ number_take(struct pg *pg, const char *invoice, const char *now,
                 "(legal_entity_id, "
                 "year, series) DO UPDATE SET last = invoice_counter.last + 1 "
                 "RETURNING last) "
-                "SELECT prefix || '-' || year || '-' || lpad(last::text, 6, '0') "
+                "SELECT prefix || '-' || year || '-' || lpad(last::text, "
+                "greatest(6, length(last::text)), '0') "
                 "FROM me, taken",
                 params, 2, &result, why);
 

@@ -1,11 +1,11 @@
 /* billing/invoice.h - invoices: draft, finalise with a gapless number, export.
  *
- * A draft is made anew at will from posted, unblocked runs of a month that no finalised
- * invoice holds. Finalising takes the number (per legal entity and year) from a counter row in the
+ * A draft is made anew at will from posted, unblocked runs of a month that no other invoice
+ * holds; making it drops the drafts of later months. An advertiser has one a currency. Finalising takes the number (per legal entity and year) from a counter row in the
  * same transaction and stores the CSV's bytes; then nothing changes. Lines: campaign and unit price;
  * one rounding a line, half away from zero, then lines are added.
  *
- * Units    Micros to minor units of the advertiser's currency.
+ * Units    Micros to minor units of the currency.
  * Errors   ERR_CONFLICT: blocked runs, days not closed, already finalised.
  * Threads  One.
  */
@@ -24,8 +24,8 @@ struct invoice_result {
     uint32_t invoices, lines;
 };
 
-/* month: "2026-11". advertiser NULL: all. through_day: for a month still running, drafts
- * cover its closed days. */
+/* month: "2026-11". advertiser NULL: all. Of a month still running, drafts cover its closed
+ * days. */
 enum err invoice_draft(struct pg *pg, const char *month, const char *advertiser,
                        struct invoice_result *out, struct why *why);
 /* partial: finalise although the month is not over or days are not closed. */

@@ -55,11 +55,19 @@ reported_get(struct pg *pg, uint64_t spool, int64_t *reported_us, struct why *wh
 
     (void)snprintf(text, sizeof(text), "%lld", (long long)spool);
     const char *params[] = {text};
+    /* The row must be there to be locked: of two processes that tell the same counts, one
+     * waits here, and then finds them told. */
     enum err err =
         pg_exec(pg,
-                "SELECT (extract(epoch FROM reported_until) * 1000000)::bigint "
-                "FROM ingest_spool WHERE spool = $1 FOR UPDATE",
-                params, 1, &result, why);
+                "INSERT INTO ingest_spool (spool, reported_until) VALUES "
+                "($1, 'epoch') ON CONFLICT (spool) DO NOTHING",
+                params, 1, NULL, why);
+    if (err != ERR_OK)
+        return err;
+    err = pg_exec(pg,
+                  "SELECT (extract(epoch FROM reported_until) * 1000000)::bigint "
+                  "FROM ingest_spool WHERE spool = $1 FOR UPDATE",
+                  params, 1, &result, why);
     *reported_us = 0;
     if (err == ERR_OK && pg_rows(result) > 0)
         *reported_us = pg_i64(result, 0, 0);
@@ -93,9 +101,8 @@ reported_set(struct pg *pg, uint64_t spool, int64_t until_us, struct why *why)
     const char *params[] = {id, clock_format_ms(until_us / 1000, until)};
     return pg_exec(
         pg,
-        "INSERT INTO ingest_spool (spool, reported_until) VALUES ($1, $2) "
-        "ON CONFLICT (spool) DO UPDATE SET reported_until = "
-        "greatest(ingest_spool.reported_until, excluded.reported_until)",
+        "UPDATE ingest_spool SET reported_until = greatest(reported_until, $2) "
+        "WHERE spool = $1",
         params, 2, NULL, why);
 }
 
