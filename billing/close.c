@@ -114,6 +114,8 @@ runs_before(struct closing *closing, struct close_run *run, struct why *why)
 
 struct summing {
     struct close_run *run;
+    enum err (*add)(struct close_run *run, const struct sums_row *row,
+                    struct why *why);
     enum err err;
     struct why *why;
 };
@@ -126,29 +128,46 @@ sum_visit(void *ctx, const struct sums_row *row)
 
     if (row->day != run->in->day || !str_equal(row->zone, str_of(run->zone_name)))
         return true;
-    summing->err = close_rows_add(&summing->run->rows, row, summing->why);
+    summing->err = summing->add(summing->run, row, summing->why);
     return summing->err == ERR_OK;
 }
 
-static enum err
-slices_sum(struct closing *closing, struct close_run *run, struct why *why)
+enum err
+close_sums_each(struct close_run *run,
+                enum err (*add)(struct close_run *run, const struct sums_row *row,
+                                struct why *why),
+                struct why *why)
 {
-    for (uint32_t i = 0; i < closing->slices_n; i++) {
-        const struct judge_slice *slice = &closing->slices[i];
-        struct summing summing = {.run = run, .why = why};
-        if (slice->to_us <= run->after_us || slice->clicks == 0)
+    const struct close_input *in = run->in;
+
+    for (uint32_t i = 0; i < run->slices_n; i++) {
+        const struct judge_slice *slice = &run->slices[i];
+        struct summing summing = {.run = run, .add = add, .why = why};
+        if (slice->to_us <= run->after_us || slice->to_us > run->until_us ||
+            slice->clicks == 0)
             continue;
-        enum err err = sums_each(closing->in->judge_dir, slice->to_us, sum_visit,
-                                 &summing, why);
+        enum err err =
+            sums_each(in->judge_dir, slice->to_us, sum_visit, &summing, why);
         if (err == ERR_OK)
             err = summing.err;
         if (err != ERR_OK)
             return err;
-        if (closing->in->progress != NULL)
-            closing->in->progress(closing->in->progress_ctx, i + 1,
-                                  closing->slices_n);
+        if (in->progress != NULL)
+            in->progress(in->progress_ctx, i + 1, run->slices_n);
     }
     return ERR_OK;
+}
+
+/* Totals always; rows as long as they fit: else close_post reads them again, in parts. */
+static enum err
+row_sum(struct close_run *run, const struct sums_row *row, struct why *why)
+{
+    run->summed = true;
+    if (!run->rows_full && close_rows_add(&run->rows, row, NULL) != ERR_OK) {
+        run->rows_full = true;
+        close_rows_clear(&run->rows);
+    }
+    return close_rows_count(&run->rows, row, why);
 }
 
 /* Whether the zone's day may be closed now; if not, why says when. */
@@ -194,11 +213,11 @@ run_sum(struct closing *closing, struct close_run *run, bool *nothing,
 {
     /* A day that was watched from its first moment closes even when it is empty. */
     bool any = closing->slices[0].from_us <= run->day_from_ms * 1000;
-    enum err err = slices_sum(closing, run, why);
+    enum err err = close_sums_each(run, row_sum, why);
 
     if (err == ERR_OK && run->sequence > 0)
         err = close_received_since(run, &any, why);
-    *nothing = run->rows.n == 0 && !any;
+    *nothing = !run->summed && !any;
     return err;
 }
 
@@ -220,19 +239,19 @@ run_make(struct closing *closing, struct close_run *run, bool *made,
         closing->out->runs_early++;
         return ERR_OK;
     }
+    run->slices = closing->slices;
+    run->slices_n = closing->slices_n;
     err = run_sum(closing, run, &nothing, why);
     if (err != ERR_OK || nothing)
         return err;
     forced_note(closing, run);
-    run->slices = closing->slices;
-    run->slices_n = closing->slices_n;
     input_hash(closing, run->zone_name, run->after_us, run->until_us,
                run->input_hash);
     err = close_identity(run, why);
     if (err != ERR_OK)
         return err;
     /* Clicks that were missing have come, and an earlier run has them all. */
-    if (run->rows.n == 0 && run->sequence > 0 && run->differences[0] == '\0')
+    if (!run->summed && run->sequence > 0 && run->differences[0] == '\0')
         return close_unblock(run, why);
     err = close_post(run, why);
     *made = err == ERR_OK;

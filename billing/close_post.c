@@ -44,7 +44,7 @@ close_unblock(struct close_run *run, struct why *why)
 }
 
 static enum err
-run_insert(struct close_run *run, char id[NUMBER_TEXT], struct why *why)
+run_insert(struct close_run *run, struct why *why)
 {
     char day[12], sequence[NUMBER_TEXT], hash[HASH_SHA256_HEX_SIZE];
     char from[RUN_TIME_SIZE], to[RUN_TIME_SIZE];
@@ -70,7 +70,7 @@ run_insert(struct close_run *run, char id[NUMBER_TEXT], struct why *why)
         "($1, $2, $3, $4, decode($5, 'hex'), $6, $7, $8, $9, $10) RETURNING id",
         params, 10, &result, why);
     if (err == ERR_OK)
-        (void)snprintf(id, NUMBER_TEXT, "%s", pg_value(result, 0, 0));
+        (void)snprintf(run->id, sizeof(run->id), "%s", pg_value(result, 0, 0));
     pg_result_free(&result);
     return err;
 }
@@ -93,7 +93,54 @@ field_micros(struct pg *pg, money_wide micros)
 }
 
 static enum err
-stats_copy(struct close_run *run, const char *run_id, struct why *why)
+row_write(struct close_run *run, const struct sums_row *row, struct why *why)
+{
+    struct pg *pg = run->in->pg;
+    char day[12];
+
+    pg_copy_field(pg, date_format(run->in->day, day));
+    field_str(pg, row->campaign);
+    pg_copy_field(pg, run->id);
+    pg_copy_i64(pg, row->account);
+    field_str(pg, row->ad);
+    field_str(pg, row->country);
+    pg_copy_field(pg, click_device_name(row->device));
+    field_str(pg, row->publisher);
+    pg_copy_field(pg, verdict_name((enum verdict_kind)row->kind));
+    pg_copy_field(pg, reason_info((enum reason)row->reason)->name);
+    pg_copy_i64(pg, row->unit_price_micros);
+    pg_copy_i64(pg, (int64_t)row->clicks);
+    field_micros(pg, row->cost_micros);
+    field_micros(pg, row->list_micros);
+    run->written++;
+    return pg_copy_row_end(pg, why);
+}
+
+static enum err
+rows_write(struct close_run *run, struct why *why)
+{
+    enum err err = ERR_OK;
+
+    for (uint32_t i = 0; err == ERR_OK && i < run->rows.n; i++)
+        err = row_write(run, &run->rows.rows[i], why);
+    close_rows_clear(&run->rows);
+    return err;
+}
+
+/* A key may stand in more than one part: readers add up. */
+static enum err
+row_part(struct close_run *run, const struct sums_row *row, struct why *why)
+{
+    enum err err = close_rows_add(&run->rows, row, why);
+
+    if (err != ERR_FULL)
+        return err;
+    err = rows_write(run, why);
+    return err == ERR_OK ? close_rows_add(&run->rows, row, why) : err;
+}
+
+static enum err
+stats_copy(struct close_run *run, struct why *why)
 {
     struct pg *pg = run->in->pg;
     char day[12];
@@ -110,39 +157,25 @@ stats_copy(struct close_run *run, const char *run_id, struct why *why)
                             "unit_price_micros, "
                             "clicks, cost_micros, list_micros) FROM STDIN",
                             why);
-    for (uint32_t i = 0; err == ERR_OK && i < run->rows.n; i++) {
-        const struct sums_row *row = &run->rows.rows[i];
-        pg_copy_field(pg, day);
-        field_str(pg, row->campaign);
-        pg_copy_field(pg, run_id);
-        pg_copy_i64(pg, row->account);
-        field_str(pg, row->ad);
-        field_str(pg, row->country);
-        pg_copy_field(pg, click_device_name(row->device));
-        field_str(pg, row->publisher);
-        pg_copy_field(pg, verdict_name((enum verdict_kind)row->kind));
-        pg_copy_field(pg, reason_info((enum reason)row->reason)->name);
-        pg_copy_i64(pg, row->unit_price_micros);
-        pg_copy_i64(pg, (int64_t)row->clicks);
-        field_micros(pg, row->cost_micros);
-        field_micros(pg, row->list_micros);
-        err = pg_copy_row_end(pg, why);
-    }
+    if (err == ERR_OK && run->rows_full)
+        err = close_sums_each(run, row_part, why);
+    if (err == ERR_OK)
+        err = rows_write(run, why);
     if (err == ERR_OK)
         err = pg_copy_end(pg, &copied, why);
-    assert(err != ERR_OK || copied == (int64_t)run->rows.n);
+    assert(err != ERR_OK || copied == (int64_t)run->written);
     return err;
 }
 
 /* debit unbilled:ADVERTISER, credit revenue:LEGAL_ENTITY, campaign by campaign. */
 static enum err
-ledger_post(struct close_run *run, const char *run_id, struct why *why)
+ledger_post(struct close_run *run, struct why *why)
 {
     char day[12], text[128];
 
     (void)snprintf(text, sizeof(text), "clicks of %s, %s",
                    date_format(run->in->day, day), run->zone_name);
-    const char *params[] = {run_id, text, day};
+    const char *params[] = {run->id, text, day};
     return pg_exec(run->in->pg,
                    "WITH booked AS (INSERT INTO ledger_transaction (run_id, text) "
                    "VALUES ($1, $2) "
@@ -178,14 +211,13 @@ billed_visit(void *ctx, const struct idrun_billed *billed)
 
 /* The certificate as one line of text: what is hashed, and what its columns say. */
 static void
-certificate_line(const struct close_run *run, const char *run_id,
-                 const uint64_t *totals, const char *merkle_root,
-                 const char *previous, struct buf *out)
+certificate_line(const struct close_run *run, const uint64_t *totals,
+                 const char *merkle_root, const char *previous, struct buf *out)
 {
     char day[12], hash[HASH_SHA256_HEX_SIZE];
 
     hash_hex(run->input_hash, sizeof(run->input_hash), hash);
-    buf_printf(out, "run=%s zone=%s day=%s sequence=%d input=%s", run_id,
+    buf_printf(out, "run=%s zone=%s day=%s sequence=%d input=%s", run->id,
                run->zone_name, date_format(run->in->day, day), run->sequence, hash);
     static const char *const names[] = {"received",   "archived",    "billable",
                                         "suspicious", "over_budget", "invalid",
@@ -259,7 +291,7 @@ previous_get(struct pg *pg, char hex[HASH_SHA256_HEX_SIZE], struct why *why)
 }
 
 static enum err
-certificate_insert(struct close_run *run, const char *run_id, struct why *why)
+certificate_insert(struct close_run *run, struct why *why)
 {
     uint64_t totals[9];
     char texts[9][NUMBER_TEXT], root[HASH_SHA256_HEX_SIZE],
@@ -274,11 +306,11 @@ certificate_insert(struct close_run *run, const char *run_id, struct why *why)
         err = previous_get(run->in->pg, previous, why);
     if (err != ERR_OK)
         return err;
-    certificate_line(run, run_id, totals, root, previous, &line);
+    certificate_line(run, totals, root, previous, &line);
     hash_sha256_of(line.p, line.n, digest);
     buf_free(&line);
     hash_hex(digest, sizeof(digest), hash);
-    const char *params[14] = {run_id};
+    const char *params[14] = {run->id};
     for (int i = 0; i < 9; i++) {
         (void)snprintf(texts[i], sizeof(texts[i]), "%lld", (long long)totals[i]);
         params[1 + i] = texts[i];
@@ -300,7 +332,6 @@ certificate_insert(struct close_run *run, const char *run_id, struct why *why)
 enum err
 close_post(struct close_run *run, struct why *why)
 {
-    char run_id[NUMBER_TEXT];
     bool blocked = run->differences[0] != '\0';
     /* The chain has one end: whoever adds to it waits for whoever is adding, before it takes
      * a run's number, so that numbers and chain are in one order. */
@@ -312,12 +343,12 @@ close_post(struct close_run *run, struct why *why)
     if (err == ERR_OK)
         err = close_unblock(run, why);
     if (err == ERR_OK)
-        err = run_insert(run, run_id, why);
+        err = run_insert(run, why);
     if (err == ERR_OK && !blocked)
-        err = stats_copy(run, run_id, why);
+        err = stats_copy(run, why);
     if (err == ERR_OK && !blocked)
-        err = ledger_post(run, run_id, why);
+        err = ledger_post(run, why);
     if (err == ERR_OK)
-        err = certificate_insert(run, run_id, why);
+        err = certificate_insert(run, why);
     return err;
 }

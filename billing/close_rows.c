@@ -16,24 +16,34 @@ struct close_text {
 };
 
 static struct str
-text_keep(struct close_rows *rows, struct str s)
+text_keep(struct close_text **texts, struct str s)
 {
     if (s.n == 0)
         return (struct str){"", 0};
     if (s.n > TEXT_CHUNK)
         return (struct str){NULL, 0};
-    if (rows->texts == NULL || rows->texts->used + s.n > TEXT_CHUNK) {
+    if (*texts == NULL || (*texts)->used + s.n > TEXT_CHUNK) {
         struct close_text *chunk = malloc(sizeof(*chunk));
         if (chunk == NULL)
             return (struct str){NULL, 0};
-        chunk->before = rows->texts;
+        chunk->before = *texts;
         chunk->used = 0;
-        rows->texts = chunk;
+        *texts = chunk;
     }
-    char *to = rows->texts->bytes + rows->texts->used;
+    char *to = (*texts)->bytes + (*texts)->used;
     memcpy(to, s.p, s.n);
-    rows->texts->used += s.n;
+    (*texts)->used += s.n;
     return (struct str){to, s.n};
+}
+
+static void
+texts_free(struct close_text **texts)
+{
+    while (*texts != NULL) {
+        struct close_text *chunk = *texts;
+        *texts = chunk->before;
+        free(chunk);
+    }
 }
 
 static uint64_t
@@ -105,11 +115,13 @@ hash_of_campaign(const struct close_rows *rows, uint32_t i)
 static bool
 array_grow(void **array, uint32_t *cap, uint32_t n, uint32_t max, size_t size)
 {
-    if (n < *cap)
-        return true;
     if (n >= max)
         return false;
+    if (n < *cap)
+        return true;
     uint32_t wanted = *cap == 0 ? 256 : *cap * 2;
+    if (wanted > max)
+        wanted = max;
     void *grown = realloc(*array, wanted * size);
     if (grown == NULL)
         return false;
@@ -153,7 +165,7 @@ close_rows_campaign(struct close_rows *rows, uint32_t account, struct str campai
     uint32_t at = campaign_slot(rows, account, campaign);
     if (rows->campaign_slots[at] != 0)
         return &rows->campaigns[rows->campaign_slots[at] - 1];
-    struct str kept = text_keep(rows, campaign);
+    struct str kept = text_keep(&rows->campaign_texts, campaign);
     if (kept.p == NULL ||
         !array_grow((void **)&rows->campaigns, &rows->campaigns_cap,
                     rows->campaigns_n, CLOSE_CAMPAIGNS_MAX,
@@ -181,11 +193,11 @@ row_find(struct close_rows *rows, const struct sums_row *row)
         return NULL;
     struct sums_row *made = &rows->rows[rows->n];
     *made = *row;
-    made->campaign = text_keep(rows, row->campaign);
+    made->campaign = text_keep(&rows->texts, row->campaign);
     made->zone = (struct str){"", 0};
-    made->ad = text_keep(rows, row->ad);
-    made->country = text_keep(rows, row->country);
-    made->publisher = text_keep(rows, row->publisher);
+    made->ad = text_keep(&rows->texts, row->ad);
+    made->country = text_keep(&rows->texts, row->country);
+    made->publisher = text_keep(&rows->texts, row->publisher);
     if (made->campaign.p == NULL || made->ad.p == NULL || made->country.p == NULL ||
         made->publisher.p == NULL)
         return NULL;
@@ -200,18 +212,30 @@ close_rows_add(struct close_rows *rows, const struct sums_row *row, struct why *
 {
     assert(row->kind > VERDICT_NONE && row->kind < VERDICT_KINDS_N);
     struct sums_row *sum = row_find(rows, row);
-    struct close_campaign *campaign =
-        sum == NULL ? NULL : close_rows_campaign(rows, row->account, row->campaign);
 
-    if (campaign == NULL)
-        return err_set(
-            why, ERR_FULL,
-            "close: over %d different rows in one zone's day, or no memory",
-            CLOSE_ROWS_MAX);
+    if (sum == NULL)
+        return err_set(why, ERR_FULL, "close: over %d rows at once, or no memory",
+                       CLOSE_ROWS_MAX);
     sum->clicks += row->clicks;
     sum->conflicts += row->conflicts;
     sum->cost_micros += row->cost_micros;
     sum->list_micros += row->list_micros;
+    return ERR_OK;
+}
+
+enum err
+close_rows_count(struct close_rows *rows, const struct sums_row *row,
+                 struct why *why)
+{
+    assert(row->kind > VERDICT_NONE && row->kind < VERDICT_KINDS_N);
+    struct close_campaign *campaign =
+        close_rows_campaign(rows, row->account, row->campaign);
+
+    if (campaign == NULL)
+        return err_set(
+            why, ERR_FULL,
+            "close: over %d campaigns clicked in one zone's day, or no memory",
+            CLOSE_CAMPAIGNS_MAX);
     campaign->kinds[row->kind] += row->clicks;
     campaign->conflicts += row->conflicts;
     campaign->cost_micros += row->cost_micros;
@@ -219,13 +243,19 @@ close_rows_add(struct close_rows *rows, const struct sums_row *row, struct why *
 }
 
 void
+close_rows_clear(struct close_rows *rows)
+{
+    texts_free(&rows->texts);
+    if (rows->slots_n > 0)
+        memset(rows->slots, 0, rows->slots_n * sizeof(*rows->slots));
+    rows->n = 0;
+}
+
+void
 close_rows_free(struct close_rows *rows)
 {
-    while (rows->texts != NULL) {
-        struct close_text *chunk = rows->texts;
-        rows->texts = chunk->before;
-        free(chunk);
-    }
+    texts_free(&rows->texts);
+    texts_free(&rows->campaign_texts);
     free(rows->rows);
     free(rows->slots);
     free(rows->campaigns);

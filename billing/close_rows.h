@@ -2,8 +2,9 @@
  * each (account, campaign), built from the slices' sums.
  *
  * Units    Micros, 128 bits.
- * Memory   About 96 bytes a row and its texts, at most CLOSE_ROWS_MAX rows.
- * Errors   ERR_FULL past it.
+ * Memory   About 200 bytes a row and its texts, at most CLOSE_ROWS_MAX rows: when they are
+ *          full the caller writes them out and clears them. 130 bytes a campaign.
+ * Errors   ERR_FULL at a limit; nothing is added then.
  * Threads  None.
  */
 #ifndef BILLING_CLOSE_ROWS_H
@@ -16,7 +17,7 @@
 #include "common/money.h"
 #include "fraud/verdict.h"
 
-enum { CLOSE_ROWS_MAX = 3000000, CLOSE_CAMPAIGNS_MAX = 3000000 };
+enum { CLOSE_ROWS_MAX = 1 << 20, CLOSE_CAMPAIGNS_MAX = 3000000 };
 
 /* Clicks of one (account, campaign): received is ingest's, the rest the judge's. */
 struct close_campaign {
@@ -38,11 +39,18 @@ struct close_rows {
     uint32_t campaigns_n, campaigns_cap;
     uint32_t *campaign_slots;
     uint32_t campaign_slots_n;
-    struct close_text *texts; /* chunks that the strings live in */
+    struct close_text *texts;          /* chunks that the rows' strings live in */
+    struct close_text *campaign_texts; /* and the campaigns' */
 };
 
+/* Adds to the row with the same key. */
 enum err close_rows_add(struct close_rows *rows, const struct sums_row *row,
                         struct why *why);
+/* Adds to the campaign's totals. */
+enum err close_rows_count(struct close_rows *rows, const struct sums_row *row,
+                          struct why *why);
+/* Forgets the rows, keeps the totals. */
+void close_rows_clear(struct close_rows *rows);
 /* The campaign's totals, made at first use. NULL: no memory, or the limit. */
 struct close_campaign *close_rows_campaign(struct close_rows *rows,
                                            uint32_t account, struct str campaign);

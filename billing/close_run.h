@@ -44,11 +44,21 @@ struct close_run {
     int64_t after_us, until_us; /* slices with after_us < to_us <= until_us */
     int32_t sequence;           /* 0: regular; more: late */
     struct close_rows rows;
+    bool summed;    /* anything judged is new */
+    bool rows_full; /* rows holds totals only: there are too many to hold at once */
     uint8_t input_hash[HASH_SHA256_SIZE];
+    char id[24];            /* of billing_run, while it is posted */
+    uint64_t written;       /* rows copied */
     char differences[1024]; /* "" when the identity holds */
     char forced[512];
 };
 
+/* Each of the slices' sums of this run. */
+enum err close_sums_each(struct close_run *run,
+                         enum err (*add)(struct close_run *run,
+                                         const struct sums_row *row,
+                                         struct why *why),
+                         struct why *why);
 /* Compares, campaign by campaign, what was received so far for the day with what was judged
  * so far; names differences. Leaves the run's own part of received in rows.campaigns: what
  * earlier runs posted is theirs. ERR_AGAIN: the cut is inside an hour of receipt whose
