@@ -164,7 +164,7 @@ class Pipeline:
         day = self.days()[1]
         self.stack.psql(
             "INSERT INTO received_count (hour, spool, incarnation, account_id, campaign_id, quarter, "
-            f"clicks) SELECT '2020-01-01', 1, 1, id, 'c00000', '{day} 12:00Z', 1 FROM account "
+            f"clicks) SELECT '{day} 12:00Z', 1, 1, id, 'c00000', '{day} 12:00Z', 1 FROM account "
             "WHERE name = 'demo'")
         done = self.stack.cli("close", "--day", day, "--force", good=(1,))
         check("1 blocked" in done.stdout, f"one zone is blocked: {done.stdout}")
@@ -331,7 +331,7 @@ class Pipeline:
         self.stack.psql(f"UPDATE billing_run SET input_hash = sha256('x') WHERE day = '{day}' AND "
                         "time_zone = 'Europe/Berlin' AND sequence = 0")
         done = self.stack.cli("close", "--day", day, "--force", good=(1, 2))
-        check("adjust" in done.stderr, f"a changed closed day is refused: {done.stderr}")
+        check("is closed" in done.stderr, f"a changed closed day is refused: {done.stderr}")
         check(self.posted() == before, "a refused close writes nothing")
 
     def run(self):
