@@ -1,12 +1,14 @@
 /* tests/bench/load.c - a cheap load generator: POST /v1/clicks on many connections.
  *
  *   load --port P --key K [--path /v1/clicks] [--connections 100] [--batch 100]
- *        [--seconds 5] [--rate CLICKS_PER_S] [--campaigns 1000] [--requests 64]
- *        [--seed 1] [--ids FILE]
+ *        [--seconds 5] [--rate CLICKS_PER_S] [--campaigns 1000] [--users 4000000]
+ *        [--requests N] [--seed 1] [--ids FILE]
  *
  * Whole requests are rendered before the start; what changes from one sending to the next
- * (the event id's digits and the timestamp) is patched in place, because a generator on
- * the same cores as the server must not be what is measured. With --rate a request is
+ * (event id, timestamp, user and address) is patched in place, because a generator on
+ * the same cores as the server must not be what is measured. Users are drawn evenly from
+ * --users of them, each with an address of its own, so that nearly all clicks are
+ * billable and the server's tables are as full as they would be. With --rate a request is
  * sent when it is due and its latency counts from then (so a stall is not hidden); without,
  * each connection sends again as soon as it has its answer.
  *
@@ -44,7 +46,7 @@ enum {
 };
 
 struct options {
-    int port, connections, batch, campaigns, requests;
+    int port, connections, batch, campaigns, users, requests;
     double seconds, rate;
     uint64_t seed;
     const char *key, *path, *ids;
@@ -54,6 +56,7 @@ struct request {
     char *text;
     size_t n;
     uint32_t *id_at, *time_at; /* places of the batch's ids and times in text */
+    uint32_t *user_at;         /* of "user_id":"u-, the address follows */
     uint64_t serial; /* number that its ids are made from; of this sending */
 };
 
@@ -144,14 +147,14 @@ zipf_draw(const double *sums, int n, uint64_t *state)
 static size_t
 click_render(char *p, size_t size, int campaign, uint64_t *state)
 {
-    uint64_t r = random_next(state), s = random_next(state);
+    uint64_t r = random_next(state);
     int n = snprintf(
         p, size,
         "{\"event_id\":\"00000000-0000-4000-8000-000000000000\","
         "\"timestamp\":\"2026-01-01T00:00:00.000Z\",\"campaign_id\":\"c%05d\","
-        "\"ad_id\":\"ad-%d-%u\",\"publisher_id\":\"pub-%u\",\"user_id\":\"u-%08x%"
-        "06x\","
-        "\"ip_address\":\"%u.%u.%u.%u\",\"user_agent\":\"Mozilla/5.0 (Windows NT "
+        "\"ad_id\":\"ad-%d-%u\",\"publisher_id\":\"pub-%u\",\"user_id\":\"u-"
+        "00000000-a91c\",\"ip_address\":\"10.100.100.100\",\"user_agent\":"
+        "\"Mozilla/5.0 (Windows NT "
         "10.0; "
         "Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 "
         "Safari/537.36\",\"referer\":\"https://news.example/"
@@ -159,9 +162,6 @@ click_render(char *p, size_t size, int campaign, uint64_t *state)
         "\"os\":\"Windows\",\"country\":\"%s\",\"city\":\"Springfield\","
         "\"cost_per_click\":\"0.25\"}",
         campaign, campaign, (unsigned)(r & 7), (unsigned)(r >> 3 & 255),
-        (unsigned)(s >> 32), (unsigned)(s & 0xFFFFFF),
-        11 + (unsigned)(r >> 11 & 127), (unsigned)(r >> 18 & 255),
-        (unsigned)(r >> 26 & 255), (unsigned)(r >> 34 & 255),
         (unsigned)(r >> 42 & 1023), r >> 60 & 1 ? "mobile" : "desktop",
         r >> 61 & 1 ? "DE" : "US");
 
@@ -180,7 +180,9 @@ request_render(struct load *load, struct request *request, const double *sums)
 
     request->id_at = calloc(batch, sizeof(uint32_t));
     request->time_at = calloc(batch, sizeof(uint32_t));
-    if (body == NULL || request->id_at == NULL || request->time_at == NULL)
+    request->user_at = calloc(batch, sizeof(uint32_t));
+    if (body == NULL || request->id_at == NULL || request->time_at == NULL ||
+        request->user_at == NULL)
         die("memory");
     if (opt->batch > 1)
         body[n++] = '[';
@@ -191,7 +193,10 @@ request_render(struct load *load, struct request *request, const double *sums)
             body[n++] = ',';
         request->id_at[i] = (uint32_t)n + 13;   /* behind {"event_id":" */
         request->time_at[i] = (uint32_t)n + 64; /* behind ","timestamp":" */
-        n += click_render(body + n, cap - n, campaign, &load->random);
+        size_t made = click_render(body + n, cap - n, campaign, &load->random);
+        const char *user = strstr(body + n, "\"u-");
+        request->user_at[i] = (uint32_t)(user - body) + 3;
+        n += made;
     }
     if (opt->batch > 1)
         body[n++] = ']';
@@ -211,6 +216,7 @@ request_render(struct load *load, struct request *request, const double *sums)
     for (size_t i = 0; i < batch; i++) {
         request->id_at[i] += (uint32_t)head_n;
         request->time_at[i] += (uint32_t)head_n;
+        request->user_at[i] += (uint32_t)head_n;
     }
 }
 
@@ -252,6 +258,28 @@ hex8(char *to, uint32_t v)
     memcpy(to, &x, 8);
 }
 
+static void
+digits2(char *to, uint32_t v) /* 0..99 */
+{
+    to[0] = (char)('0' + v / 10);
+    to[1] = (char)('0' + v % 10);
+}
+
+/* The user's number as 8 hex digits, and an address made from it: 10.1xx.1xx.1xx. */
+static void
+user_patch(char *to, uint32_t user)
+{
+    enum { OCTET_1 = 29 }; /* behind 00000000-a91c","ip_address":" */
+    uint32_t mixed = user * 2654435761U;
+
+    hex8(to, user);
+    for (int i = 0; i < 3; i++) {
+        digits2(to + OCTET_1 + 4 + 4 * i, mixed % 100);
+        mixed /= 100;
+    }
+    digits2(to + OCTET_1, 10 + user % 90);
+}
+
 /* An id is the run's random word and a serial number: never twice in a run, and never in
  * another with another seed. */
 static void
@@ -269,6 +297,9 @@ request_patch(struct load *load, struct request *request)
              (uint32_t)(serial >> 16)); /* the last twelve digits are 48 bits */
         hex8(id + 28, (uint32_t)serial);
         memcpy(request->text + request->time_at[i], load->time_text, 24);
+        user_patch(
+            request->text + request->user_at[i],
+            (uint32_t)(random_next(&load->random) % (uint32_t)load->opt.users));
     }
 }
 
@@ -553,6 +584,8 @@ main(int argc, char **argv)
             .batch = (int)strtol(value_of(argc, argv, "--batch", "100"), NULL, 10),
             .campaigns =
                 (int)strtol(value_of(argc, argv, "--campaigns", "1000"), NULL, 10),
+            .users =
+                (int)strtol(value_of(argc, argv, "--users", "4000000"), NULL, 10),
             .requests =
                 (int)strtol(value_of(argc, argv, "--requests", "0"), NULL, 10),
             .seconds = strtod(value_of(argc, argv, "--seconds", "5"), NULL),
@@ -564,7 +597,8 @@ main(int argc, char **argv)
         }};
 
     if (load.opt.connections < 1 || load.opt.connections > CONNECTIONS_MAX ||
-        load.opt.batch < 1 || load.opt.campaigns < 1 || argc % 2 == 0) {
+        load.opt.batch < 1 || load.opt.campaigns < 1 || load.opt.users < 1 ||
+        argc % 2 == 0) {
         (void)fprintf(stderr, "usage: load --port P --key K [--connections N] "
                               "[--batch N] [--seconds S] [--rate CLICKS_PER_S] "
                               "[--campaigns N] [--seed N] [--ids FILE]\n");
