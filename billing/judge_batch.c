@@ -160,7 +160,8 @@ remembered(const struct judge *judge, const struct judged *click, int64_t hour_u
     return hour_us >= click->hour_us - judge->dedup_us;
 }
 
-/* Of equal hashes, each that has an equal id before it within the days kept. */
+/* Of equal hashes, each that has an equal id before it within the days kept. What one click
+ * no longer remembers, none after it does. */
 static void
 group_mark(const struct judge *judge, uint64_t first, uint64_t end)
 {
@@ -170,8 +171,9 @@ group_mark(const struct judge *judge, uint64_t first, uint64_t end)
         for (uint64_t i = first; i < j; i++) {
             const struct judged *before = &judge->clicks[judge->sorted[i].at];
 
-            if (same_id(before, click->account, click->event_id) &&
-                remembered(judge, click, before->hour_us)) {
+            if (!remembered(judge, click, before->hour_us)) {
+                first += i == first;
+            } else if (same_id(before, click->account, click->event_id)) {
                 mark(click, before->payload);
                 break;
             }
@@ -217,23 +219,29 @@ filter_open(struct filter *filter, const struct judge *judge, struct why *why)
     return ERR_OK;
 }
 
-/* A run's entry has the hash of sorted[at] and maybe of those behind it. */
+/* A run's entry has the hash of sorted[*at] and maybe of those behind it. *at moves past those
+ * that are known to repeat: an id that comes thousands of times on both sides costs no more
+ * than one look each. */
 static enum err
-entry_compare(struct judge *judge, struct idrun *run, uint64_t index, uint64_t at,
+entry_compare(struct judge *judge, struct idrun *run, uint64_t index, uint64_t *at,
               struct why *why)
 {
     struct idrun_detail detail;
-    uint64_t hash = judge->sorted[at].hash;
+    uint64_t hash = judge->sorted[*at].hash;
     enum err err = idrun_detail_read(run, index, &detail, why);
 
     if (err != ERR_OK)
         return err;
-    for (; at < judge->clicks_n && judge->sorted[at].hash == hash; at++) {
-        struct judged *click = &judge->clicks[judge->sorted[at].at];
+    for (uint64_t i = *at; i < judge->clicks_n && judge->sorted[i].hash == hash;
+         i++) {
+        struct judged *click = &judge->clicks[judge->sorted[i].at];
 
-        if (same_id(click, detail.account, detail.event_id) &&
-            remembered(judge, click, idrun_file(run, detail.file)->hour_us))
+        if (!remembered(judge, click, idrun_file(run, detail.file)->hour_us))
+            break; /* nor do those received later */
+        if (same_id(click, detail.account, detail.event_id))
             mark(click, detail.payload);
+        if (i == *at && (click->reasons & REASON_BIT(duplicate)))
+            ++*at;
     }
     return ERR_OK;
 }
@@ -256,7 +264,7 @@ chunk_compare(struct judge *judge, const struct filter *filter,
             break;
         if (sorted[here].hash == hash) {
             enum err err =
-                entry_compare(judge, cursor->run, cursor->base + i, here, why);
+                entry_compare(judge, cursor->run, cursor->base + i, &here, why);
 
             if (err != ERR_OK)
                 return err;
