@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "common/clock.h"
 #include "common/log.h"
@@ -34,6 +35,7 @@ const struct dashboard_route dashboard_routes[] = {
      "The last 5 minutes in steps of 10 seconds."},
     {"GET", "/v1/clicks/{event_id}", MASTER_READ, false,
      "A click with its live and final verdict."},
+    {"GET", "/openapi.json", 0, false, "This description."},
 };
 const unsigned dashboard_routes_n =
     sizeof(dashboard_routes) / sizeof(dashboard_routes[0]);
@@ -44,8 +46,13 @@ enum {
     ROUTE_METRICS,
     ROUTE_STATS,
     ROUTE_LIVE,
-    ROUTE_CLICK
+    ROUTE_CLICK,
+    ROUTE_OPENAPI,
+    ROUTES_N
 };
+
+_Static_assert(sizeof(dashboard_routes) / sizeof(dashboard_routes[0]) == ROUTES_N,
+               "a route and its number");
 
 static enum err (*const serve[])(struct call *, struct why *) = {
     [ROUTE_LIVEZ] = NULL,
@@ -54,6 +61,7 @@ static enum err (*const serve[])(struct call *, struct why *) = {
     [ROUTE_STATS] = serve_stats,
     [ROUTE_LIVE] = serve_live,
     [ROUTE_CLICK] = serve_click,
+    [ROUTE_OPENAPI] = serve_openapi,
 };
 
 struct worker {
@@ -67,7 +75,8 @@ struct dashboard {
     const struct config *config;
     struct master_source *master;
     struct http_server *http;
-    struct metric *answers[6], *seconds[6];
+    struct away redis_away, postgres_away;
+    struct metric *answers[ROUTES_N], *seconds[ROUTES_N];
     pthread_mutex_t lock; /* of the queue */
     pthread_cond_t filled;
     struct call *queue[QUEUE_MAX]; /* a ring: first, n */
@@ -85,33 +94,43 @@ call_may_read(const struct master_key *key, const struct master_campaign *campai
             str_equal(key->advertiser, campaign->advertiser));
 }
 
-/* Does path fit pattern, whose {part} takes one whole segment? */
+bool
+call_master_loaded(const struct call *call)
+{
+    return call->master != NULL &&
+           (call->master->version > 0 || call->master->keys_n > 0);
+}
+
+enum err
+call_invalid(struct call *call, const char *field, const char *rule,
+             struct why *why)
+{
+    call->field = field;
+    return err_set(why, ERR_INVALID, "%s %s", field, rule);
+}
+
+/* Does path fit pattern, whose one {part} takes all between? An id may hold a slash. */
 static bool
 path_fits(const char *pattern, struct str path, struct str *id)
 {
-    uint32_t at = 0;
+    const char *open = strchr(pattern, '{');
 
-    for (const char *p = pattern; *p != '\0';) {
-        if (*p != '{') {
-            if (at >= path.n || path.p[at++] != *p++)
-                return false;
-            continue;
-        }
-        uint32_t from = at;
-        while (at < path.n && path.p[at] != '/')
-            at++;
-        *id = (struct str){path.p + from, at - from};
-        if (id->n == 0)
-            return false;
-        p = strchr(p, '}') + 1;
-    }
-    return at == path.n;
+    if (open == NULL)
+        return str_equal(path, str_of(pattern));
+    uint32_t head_n = (uint32_t)(open - pattern);
+    struct str tail = str_of(strchr(open, '}') + 1);
+    if (path.n <= head_n + tail.n || memcmp(path.p, pattern, head_n) != 0 ||
+        memcmp(path.p + path.n - tail.n, tail.p, tail.n) != 0)
+        return false;
+    *id = (struct str){path.p + head_n, path.n - head_n - tail.n};
+    return true;
 }
 
 static void
 call_free(struct dashboard *dashboard, struct call *call)
 {
-    master_drop(dashboard->master, call->master);
+    if (call->master != NULL)
+        master_drop(dashboard->master, call->master);
     buf_free(&call->out);
     free(call);
 }
@@ -123,21 +142,34 @@ problem(struct http_request *request, int status, const char *code,
     http_problem(request, status, code, detail, NULL, status == 503 ? 1 : 0);
 }
 
+static const struct master_key *
+key_find(const struct call *call)
+{
+    struct str header = http_header(call->request, "Authorization");
+    uint8_t sha256[32];
+
+    if (header.n <= 7 || strncasecmp(header.p, "Bearer ", 7) != 0 ||
+        !master_key_hash((struct str){header.p + 7, header.n - 7}, sha256))
+        return NULL;
+    const struct master_key *key = master_key_find(call->master, sha256);
+    return key == NULL || key->revoked ? NULL : key;
+}
+
 /* Answers and returns false if the key is none, or not good for the route. What a key may
  * not see does not exist for it: 404, so that names cannot be tried out. */
 static bool
 call_allowed(struct call *call)
 {
     const struct dashboard_route *route = &dashboard_routes[call->route];
-    struct str header = http_header(call->request, "Authorization");
-    uint8_t sha256[32];
 
     if (route->scope == 0)
         return true;
-    if (header.n > 7 && strncmp(header.p, "Bearer ", 7) == 0 &&
-        master_key_hash((struct str){header.p + 7, header.n - 7}, sha256))
-        call->key = master_key_find(call->master, sha256);
-    if (call->key == NULL || call->key->revoked) {
+    if (!call_master_loaded(call)) {
+        problem(call->request, 503, "not_ready", "the keys are not loaded yet");
+        return false;
+    }
+    call->key = key_find(call);
+    if (call->key == NULL) {
         problem(call->request, 401, "unauthorized",
                 "send a valid API key: Authorization: Bearer ck_...");
         return false;
@@ -185,7 +217,7 @@ route_find(struct http_request *request, unsigned *route, struct str *id)
             return true;
     }
     if (path_known)
-        problem(request, 405, "method_not_allowed", "use GET here");
+        http_method_refuse(request, "GET, HEAD");
     else
         problem(request, 404, "not_found", "no such resource; see docs/api.md");
     return false;
@@ -219,6 +251,8 @@ handle(void *ctx, struct http_request *request)
         .master = master_take(dashboard->master),
         .began_us = clock_mono_us(),
         .config = dashboard->config,
+        .redis_away = &dashboard->redis_away,
+        .postgres_away = &dashboard->postgres_away,
         .out = BUF_MAX(ANSWER_BYTES_MAX),
         .content_type = "application/json",
     };
@@ -231,32 +265,44 @@ handle(void *ctx, struct http_request *request)
 }
 
 static void
+call_refuse(struct call *call, enum err err, const struct why *why)
+{
+    char field[64];
+
+    if (err == ERR_INVALID) {
+        (void)snprintf(field, sizeof(field), "\"field\":\"%s\"",
+                       call->field == NULL ? "" : call->field);
+        http_problem(call->request, 400, "invalid", why->text, field, 0);
+    } else if (err == ERR_NOTFOUND) {
+        problem(call->request, 404, "not_found", why->text);
+    } else if (err == ERR_AGAIN) {
+        problem(call->request, 503, "unavailable", why->text);
+    } else {
+        problem(call->request, 500, "internal",
+                "an internal error; the log says more");
+        log_event(LOG_ERROR, "dashboard_failed",
+                  LOG_TEXT("route", dashboard_routes[call->route].path),
+                  LOG_TEXT("why", why->text));
+    }
+}
+
+static void
 call_answer(struct dashboard *dashboard, struct call *call, enum err err,
             const struct why *why)
 {
-    if (err == ERR_OK && call->out.failed)
-        problem(call->request, 500, "too_large",
-                "the answer is too large: ask for less");
-    else if (err == ERR_OK)
+    if (err != ERR_OK)
+        call_refuse(call, err, why);
+    else if (call->out.failed)
+        problem(call->request, 400, "too_large",
+                "the answer is over 64 MiB: ask for a shorter time, a coarser "
+                "granularity, or without group_by");
+    else
         http_respond(call->request,
                      &(struct http_answer){
                          .status = 200,
                          .content_type = call->content_type,
                          .body = {(const char *)call->out.p, (uint32_t)call->out.n},
                      });
-    else if (err == ERR_INVALID)
-        problem(call->request, 400, "invalid", why->text);
-    else if (err == ERR_NOTFOUND)
-        problem(call->request, 404, "not_found", why->text);
-    else if (err == ERR_AGAIN)
-        problem(call->request, 503, "unavailable", why->text);
-    else
-        problem(call->request, 500, "internal",
-                "an internal error; the log says more");
-    if (err != ERR_OK && err != ERR_INVALID && err != ERR_NOTFOUND)
-        log_event(LOG_ERROR, "dashboard_failed",
-                  LOG_TEXT("route", dashboard_routes[call->route].path),
-                  LOG_TEXT("why", why->text));
     metric_add(dashboard->answers[call->route], 1);
     metric_observe_us(dashboard->seconds[call->route],
                       clock_mono_us() - call->began_us);
@@ -289,14 +335,57 @@ worker_run(void *ctx)
     }
 }
 
+/* A worker must not wait for minutes: what conninfo leaves open is bounded here. A URL
+ * takes its parameters in another form. */
+static enum err
+conninfo_bound(const char *conninfo, char out[PG_CONNINFO_MAX], struct why *why)
+{
+    static const struct {
+        const char *name, *value, *url_value;
+    } bounds[] = {
+        {"connect_timeout", "2", "2"},
+        {"tcp_user_timeout", "5000", "5000"},
+        {"options", "'-c statement_timeout=5000'", "-c%20statement_timeout%3D5000"},
+    };
+    struct buf text = BUF_MAX(PG_CONNINFO_MAX - 1);
+    bool url = strstr(conninfo, "://") != NULL;
+    bool first = strchr(conninfo, '?') == NULL;
+
+    buf_add_text(&text, conninfo);
+    for (size_t i = 0; i < sizeof(bounds) / sizeof(bounds[0]); i++) {
+        if (strstr(conninfo, bounds[i].name) != NULL)
+            continue;
+        buf_printf(&text, "%s%s=%s",
+                   !url    ? " "
+                   : first ? "?"
+                           : "&",
+                   bounds[i].name, url ? bounds[i].url_value : bounds[i].value);
+        first = false;
+    }
+    enum err err = text.failed ? err_set(why, ERR_INVALID,
+                                         "postgres.conninfo is over %d bytes",
+                                         PG_CONNINFO_MAX - 128)
+                               : ERR_OK;
+    if (err == ERR_OK) {
+        memcpy(out, text.p, text.n);
+        out[text.n] = '\0';
+    }
+    buf_free(&text);
+    return err;
+}
+
 static enum err
 workers_start(struct dashboard *dashboard, struct why *why)
 {
     const struct config *config = dashboard->config;
-    char conninfo[PG_CONNINFO_MAX];
+    char plain[PG_CONNINFO_MAX], conninfo[PG_CONNINFO_MAX];
 
     enum err err = pg_conninfo(config->postgres_conninfo,
-                               config->postgres_password_file, conninfo, why);
+                               config->postgres_password_file, plain, why);
+    if (err == ERR_OK)
+        err = conninfo_bound(plain, conninfo, why);
+    if (err != ERR_OK)
+        return err;
     for (unsigned i = 0; i < (unsigned)config->dashboard_threads && i < WORKERS_MAX;
          i++) {
         struct worker *worker = &dashboard->workers[i];
@@ -347,6 +436,8 @@ dashboard_start(struct dashboard **out, const struct config *config,
         return err_set(why, ERR_NOMEM, "dashboard: no memory");
     dashboard->config = config;
     dashboard->master = master;
+    dashboard->redis_away.name = "redis";
+    dashboard->postgres_away.name = "postgres";
     (void)pthread_mutex_init(&dashboard->lock, NULL);
     (void)pthread_cond_init(&dashboard->filled, NULL);
     metrics_declare(dashboard);

@@ -3,7 +3,7 @@
  *   GET /v1/campaigns/{id}/stats?from&to&granularity=5m|1h|1d&group_by=DIMENSION
  *   GET /v1/campaigns/{id}/live          last 5 minutes in 10 s steps
  *   GET /v1/clicks/{event_id}            live and final verdict
- *   GET /livez /readyz /metrics
+ *   GET /livez /readyz /metrics /openapi.json
  *
  * Keys need scope `read`; a key of one advertiser gets 404 for another's campaign. Rows
  * say provisional or final, each answer says `source` (redis, postgres) and `as_of`.

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "billing/click_find.h"
+#include "common/clock.h"
 #include "common/file.h"
 #include "common/metrics.h"
 #include "common/pg.h"
@@ -11,15 +12,42 @@
 #include "schema/click.h"
 #include "schema/text.h"
 
+static bool
+redis_answers(struct call *call)
+{
+    const struct str ping[] = {STR("PING")};
+    int64_t began_us = clock_mono_us();
+    struct why why = {{0}};
+
+    if (!away_ask(call->redis_away, began_us))
+        return false;
+    enum err err = redis_command(call->redis, ping, 1, NULL, &why);
+    away_report(call->redis_away, err, began_us, clock_mono_us(), &why);
+    return err == ERR_OK;
+}
+
+static bool
+postgres_answers(struct call *call)
+{
+    int64_t began_us = clock_mono_us();
+    struct why why = {{0}};
+
+    if (!away_ask(call->postgres_away, began_us))
+        return false;
+    enum err err = pg_exec(call->pg, "SELECT 1", NULL, 0, NULL, &why);
+    away_report(call->postgres_away, err, began_us, clock_mono_us(), &why);
+    return err == ERR_OK;
+}
+
 enum err
 serve_ready(struct call *call, struct why *why)
 {
-    const struct str ping[] = {STR("PING")};
-    bool redis = redis_command(call->redis, ping, 1, NULL, why) == ERR_OK;
-    bool postgres = pg_exec(call->pg, "SELECT 1", NULL, 0, NULL, why) == ERR_OK;
+    bool redis = redis_answers(call), postgres = postgres_answers(call);
 
     if (!redis && !postgres)
         return err_set(why, ERR_AGAIN, "neither Redis nor PostgreSQL answers");
+    if (!call_master_loaded(call))
+        return err_set(why, ERR_AGAIN, "the keys are not loaded yet");
     buf_printf(
         &call->out,
         "{\"ready\":true,\"redis\":\"%s\",\"postgres\":\"%s\",\"campaigns\":%u}\n",
@@ -67,7 +95,7 @@ serve_click(struct call *call, struct why *why)
     (void)snprintf(judge_dir, sizeof(judge_dir), "%s/judge",
                    call->config->data_dir);
     if (!uuid_parse(call->id, what.event_id))
-        return err_set(why, ERR_INVALID, "event_id is no UUID");
+        return call_invalid(call, "event_id", "must be a UUID", why);
     enum err err = click_find(&what, &call->out, &found, why);
     if (err == ERR_OK && found == 0)
         err = err_set(

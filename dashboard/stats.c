@@ -9,7 +9,15 @@
 #include "schema/text.h"
 #include "schema/zone.h"
 
-enum { GROUP_BYTES_MAX = 1 << 20 };
+enum { FOUND_BYTES_MAX = 16 << 20 };
+
+#define TIME_RULE                                                            \
+    "must be an RFC 3339 time such as 2026-11-21T00:00:00Z (in a URL write " \
+    "the + of an offset as %2B)"
+#define ROWS_RULE                                                        \
+    "is over 1000 windows before to: ask for a shorter time, or with a " \
+    "coarser granularity"
+_Static_assert(STATS_ROWS_MAX == 1000, "ROWS_RULE says so");
 
 static const char *const window_names[] = WINDOW_NAMES;
 static const char *const dimension_names[] = DIMENSION_NAMES;
@@ -24,16 +32,12 @@ bounds_parse(struct call *call, struct stats_query *query, struct why *why)
 
     query->to_ms = now_ms;
     if (to.n > 0 && !rfc3339_parse(to, &query->to_ms))
-        return err_set(why, ERR_INVALID,
-                       "to is no RFC 3339 time such as "
-                       "2026-11-21T00:00:00Z (write + as %%2B)");
+        return call_invalid(call, "to", TIME_RULE, why);
     query->from_ms = query->to_ms - CLOCK_DAY_MS;
     if (from.n > 0 && !rfc3339_parse(from, &query->from_ms))
-        return err_set(why, ERR_INVALID,
-                       "from is no RFC 3339 time such as "
-                       "2026-11-20T00:00:00Z (write + as %%2B)");
+        return call_invalid(call, "from", TIME_RULE, why);
     if (query->from_ms >= query->to_ms)
-        return err_set(why, ERR_INVALID, "from must be before to");
+        return call_invalid(call, "from", "must be before to", why);
     return ERR_OK;
 }
 
@@ -52,17 +56,17 @@ query_parse(struct call *call, struct stats_query *query, struct why *why)
         }
     }
     if (!known)
-        return err_set(why, ERR_INVALID, "granularity must be 5m, 1h or 1d");
+        return call_invalid(call, "granularity", "must be 5m, 1h or 1d", why);
     query->group_by = STATS_NO_GROUP;
     for (int i = 0; i < DIMENSIONS_N; i++) {
         if (str_equal(group_by, str_of(dimension_names[i])))
             query->group_by = i;
     }
     if (group_by.n > 0 && query->group_by == STATS_NO_GROUP)
-        return err_set(
-            why, ERR_INVALID,
-            "group_by must be ad_id, ad_group_id, creative_id, variant_id, "
-            "country, device_type or publisher_id");
+        return call_invalid(call, "group_by",
+                            "must be ad_id, ad_group_id, creative_id, variant_id, "
+                            "country, device_type or publisher_id",
+                            why);
     return bounds_parse(call, query, why);
 }
 
@@ -78,45 +82,15 @@ rows_make(struct stats *stats, struct why *why)
     int64_t start_ms = window_start(query->window, zone, query->from_ms);
     while (start_ms < query->to_ms) {
         if (stats->n == STATS_ROWS_MAX)
-            return err_set(
-                why, ERR_INVALID,
-                "from..to has over %d windows: ask for less, or with a coarser "
-                "granularity",
-                STATS_ROWS_MAX);
+            return call_invalid(stats->call, "from", ROWS_RULE, why);
         struct stats_row *row = &stats->rows[stats->n++];
         row->start_ms = start_ms;
         row->end_ms = window_end(query->window, zone, start_ms);
-        row->groups = BUF_MAX(GROUP_BYTES_MAX);
+        row->groups = BUF_MAX(ANSWER_BYTES_MAX);
         assert(row->end_ms > start_ms);
         start_ms = row->end_ms;
     }
     return ERR_OK;
-}
-
-static void
-cell_format(const struct stats_cell *cell, struct buf *out)
-{
-    char cost[MONEY_TEXT_SIZE];
-
-    buf_printf(
-        out, "\"clicks\":%llu,\"cost\":\"%s\",\"flagged\":%llu,\"invalid\":%llu",
-        (unsigned long long)cell->clicks,
-        money_format(cell->cost_micros, MONEY_PLACES_MAX, cost),
-        (unsigned long long)cell->flagged, (unsigned long long)cell->invalid);
-}
-
-void
-stats_group_add(struct stats_row *row, struct str value,
-                const struct stats_cell *cell)
-{
-    if (row->groups_n == STATS_GROUPS_MAX)
-        return;
-    buf_add_text(&row->groups,
-                 row->groups_n++ == 0 ? "{\"value\":" : ",{\"value\":");
-    buf_add_json(&row->groups, value);
-    buf_add_text(&row->groups, ",");
-    cell_format(cell, &row->groups);
-    buf_add_text(&row->groups, "}");
 }
 
 static void
@@ -147,7 +121,7 @@ row_format(const struct stats *stats, const struct stats_row *row, struct buf *o
                clock_format_ms(row->end_ms, end), states[row->state]);
     if (row->state != STATS_UNAVAILABLE) {
         buf_add_text(out, ",");
-        cell_format(&row->all, out);
+        stats_cell_format(&row->all, out);
         buf_printf(out, ",\"duplicate\":%llu,\"quarantined\":%llu",
                    (unsigned long long)row->duplicate,
                    (unsigned long long)row->quarantined);
@@ -206,7 +180,7 @@ stats_format(const struct stats *stats, struct buf *out)
 enum err
 serve_stats(struct call *call, struct why *why)
 {
-    struct stats stats = {.call = call};
+    struct stats stats = {.call = call, .found = BUF_MAX(FOUND_BYTES_MAX)};
     enum err err = query_parse(call, &stats.query, why);
 
     if (err == ERR_OK)
@@ -220,5 +194,6 @@ serve_stats(struct call *call, struct why *why)
     for (uint32_t i = 0; stats.rows != NULL && i < stats.n; i++)
         buf_free(&stats.rows[i].groups);
     free(stats.rows);
+    buf_free(&stats.found);
     return err;
 }

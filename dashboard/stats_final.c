@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/log.h"
 #include "common/pg.h"
 #include "schema/text.h"
 #include "schema/zone.h"
@@ -30,12 +31,25 @@ column_of(int dimension)
     }
 }
 
+/* Rows are days, in order. */
 static struct stats_row *
-row_of_day(struct stats *stats, int32_t day)
+row_of_day(struct stats *stats, const char *text)
 {
-    for (uint32_t i = 0; i < stats->n; i++) {
-        if (zone_day(stats->call->campaign->zone, stats->rows[i].start_ms) == day)
-            return &stats->rows[i];
+    const struct zone *zone = stats->call->campaign->zone;
+    uint32_t low = 0, high = stats->n;
+    int32_t day;
+
+    if (!date_parse(str_of(text), &day))
+        return NULL;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        int32_t its = zone_day(zone, stats->rows[middle].start_ms);
+        if (its == day)
+            return &stats->rows[middle];
+        if (its < day)
+            low = middle + 1;
+        else
+            high = middle;
     }
     return NULL;
 }
@@ -69,11 +83,8 @@ cell_add(struct stats_cell *cell, const char *verdict, uint64_t clicks,
 static void
 totals_add(struct stats *stats, const struct pg_result *result, int i)
 {
-    int32_t day;
+    struct stats_row *row = row_of_day(stats, pg_value(result, i, 0));
 
-    if (!date_parse(str_of(pg_value(result, i, 0)), &day))
-        return;
-    struct stats_row *row = row_of_day(stats, day);
     if (row == NULL || row->state != STATS_FINAL)
         return;
     const char *verdict = pg_value(result, i, 1);
@@ -91,25 +102,26 @@ totals_add(struct stats *stats, const struct pg_result *result, int i)
 static void
 groups_add(struct stats *stats, const struct pg_result *result)
 {
+    struct stats_row *row = NULL;
     int n = pg_rows(result);
 
     for (int i = 0; i < n;) {
+        const char *day = pg_value(result, i, 0), *value = pg_value(result, i, 1);
         struct stats_cell cell = {0};
-        int first = i;
-        int32_t day = 0;
-        do {
+        struct stats_row *its = row_of_day(stats, day);
+        if (its != row && row != NULL)
+            stats_groups_end(stats, row);
+        row = its;
+        for (; i < n && strcmp(pg_value(result, i, 0), day) == 0 &&
+               strcmp(pg_value(result, i, 1), value) == 0;
+             i++)
             cell_add(&cell, pg_value(result, i, 2), (uint64_t)pg_i64(result, i, 3),
                      micros_of(pg_value(result, i, 4)));
-            i++;
-        } while (i < n &&
-                 strcmp(pg_value(result, i, 0), pg_value(result, first, 0)) == 0 &&
-                 strcmp(pg_value(result, i, 1), pg_value(result, first, 1)) == 0);
-        struct stats_row *row = date_parse(str_of(pg_value(result, first, 0)), &day)
-                                    ? row_of_day(stats, day)
-                                    : NULL;
         if (row != NULL && row->state == STATS_FINAL)
-            stats_group_add(row, str_of(pg_value(result, first, 1)), &cell);
+            stats_group_add(stats, str_of(value), &cell);
     }
+    if (row != NULL)
+        stats_groups_end(stats, row);
 }
 
 static enum err
@@ -123,15 +135,14 @@ days_mark(struct stats *stats, const char *from, const char *to, struct why *why
     const char *params[] = {zone, from, to};
     enum err err =
         pg_exec(stats->call->pg,
-                "SELECT DISTINCT day FROM billing_run WHERE time_zone = $1 AND "
-                "day BETWEEN $2 AND $3 AND status = 'posted'",
+                "SELECT day, (extract(epoch FROM max(received_to)) * 1000)::bigint "
+                "FROM billing_run WHERE time_zone = $1 AND day BETWEEN $2 AND $3 "
+                "AND status = 'posted' GROUP BY day",
                 params, 3, &result, why);
     for (int i = 0; err == ERR_OK && i < pg_rows(result); i++) {
-        int32_t day;
-        struct stats_row *row = date_parse(str_of(pg_value(result, i, 0)), &day)
-                                    ? row_of_day(stats, day)
-                                    : NULL;
-        if (row != NULL) {
+        struct stats_row *row = row_of_day(stats, pg_value(result, i, 0));
+        /* A day closed by force before its end still gets clicks. */
+        if (row != NULL && pg_i64(result, i, 1) >= row->end_ms) {
             row->state = STATS_FINAL;
             stats->postgres_used = true;
         }
@@ -174,26 +185,45 @@ days_read(struct stats *stats, const char *from, const char *to, struct why *why
     return err;
 }
 
+/* What a failure left half read counts as not read. */
+static void
+rows_forget(struct stats *stats)
+{
+    stats->postgres_used = false;
+    for (uint32_t i = 0; i < stats->n; i++) {
+        struct stats_row *row = &stats->rows[i];
+        struct buf groups = row->groups;
+        buf_reset(&groups);
+        *row = (struct stats_row){
+            .start_ms = row->start_ms, .end_ms = row->end_ms, .groups = groups};
+    }
+}
+
 void
 stats_final(struct stats *stats)
 {
     const struct zone *zone = stats->call->campaign->zone;
     char from[DATE_SIZE], to[DATE_SIZE];
     struct why why = {{0}};
+    int64_t began_us = clock_mono_us();
 
     /* A dimension that closed days do not keep is read from Redis while it is there. */
     if (stats->query.group_by != STATS_NO_GROUP &&
         column_of(stats->query.group_by) == NULL)
+        return;
+    stats->postgres_away = !away_ask(stats->call->postgres_away, began_us);
+    if (stats->postgres_away)
         return;
     (void)date_format(zone_day(zone, stats->rows[0].start_ms), from);
     (void)date_format(zone_day(zone, stats->rows[stats->n - 1].start_ms), to);
     enum err err = days_mark(stats, from, to, &why);
     if (err == ERR_OK && stats->postgres_used)
         err = days_read(stats, from, to, &why);
+    away_report(stats->call->postgres_away, err, began_us, clock_mono_us(), &why);
     if (err == ERR_OK)
         return;
     stats->postgres_away = true;
-    stats->postgres_used = false;
-    for (uint32_t i = 0; i < stats->n; i++)
-        stats->rows[i].state = STATS_UNAVAILABLE;
+    rows_forget(stats);
+    if (err != ERR_AGAIN)
+        log_event(LOG_ERROR, "dashboard_postgres", LOG_TEXT("why", why.text));
 }

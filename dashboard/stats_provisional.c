@@ -9,9 +9,21 @@
 #include "aggregate/owner.h"
 #include "common/clock.h"
 #include "common/hash.h"
+#include "common/log.h"
 #include "common/redis.h"
 
-enum { STEP_S = 10, STEPS = 30, RING = 64, NUMBERS_MAX = 6 };
+enum {
+    STEP_S = 10,
+    STEPS = 30,
+    RING = 64,
+    NUMBERS_MAX = 6,
+    DIGITS_MAX = 18,           /* of a number: fits an int64 */
+    TRIES_MAX = 5,             /* the generation may change while we read it */
+    SCAN_FIELDS_MAX = 1000000, /* a row whole in one HSCAN */
+};
+
+/* Where the fields of every row come first in a reply: the totals, then each reason. */
+#define TOTALS_N (1 + REASONS_N)
 
 enum err
 stats_owner_read(struct call *call, uint32_t partition, struct stats_owner *out,
@@ -37,7 +49,7 @@ partition_of(const struct call *call)
     return hash_partition(id.p, id.n, (uint32_t)call->config->clicklog_partitions);
 }
 
-/* "12,340000,1,0" into numbers; what is missing stays 0. */
+/* "12,340000,1,0" into numbers; what is missing, or no number, stays 0. */
 static void
 numbers_parse(struct str text, int64_t out[NUMBERS_MAX])
 {
@@ -46,46 +58,64 @@ numbers_parse(struct str text, int64_t out[NUMBERS_MAX])
     memset(out, 0, NUMBERS_MAX * sizeof(*out));
     for (int i = 0; i < NUMBERS_MAX && p < end; i++) {
         bool negative = *p == '-';
+        int digits = 0;
         for (p += negative; p < end && *p >= '0' && *p <= '9'; p++)
-            out[i] = out[i] * 10 + (*p - '0');
+            if (digits++ < DIGITS_MAX)
+                out[i] = out[i] * 10 + (*p - '0');
         out[i] = negative ? -out[i] : out[i];
         if (p < end && *p++ != ',')
             return;
     }
 }
 
-static void
-field_take(const struct stats *stats, struct stats_row *row, struct str name,
-           struct str value)
+static struct stats_cell
+cell_of(const int64_t n[NUMBERS_MAX])
 {
-    int64_t n[NUMBERS_MAX];
-    int group = stats->query.group_by;
-
-    numbers_parse(value, n);
-    const struct stats_cell cell = {
+    return (struct stats_cell){
         .clicks = (uint64_t)n[0],
         .cost_micros = n[1],
         .flagged = (uint64_t)n[2],
         .invalid = (uint64_t)n[3],
     };
-    if (str_equal(name, STR("t"))) {
-        row->all = cell;
-        row->duplicate = (uint64_t)n[4];
-        row->quarantined = (uint64_t)n[5];
-    } else if (name.n > 2 && name.p[0] == 'r' && name.p[1] == ':') {
-        enum reason reason = reason_find((struct str){name.p + 2, name.n - 2});
-        if (reason < REASONS_N)
-            row->reasons[reason] = (uint64_t)n[0];
-    } else if (group != STATS_NO_GROUP && name.n > 2 && name.p[1] == ':' &&
-               name.p[0] == DIMENSION_LETTERS[group]) {
-        stats_group_add(row, (struct str){name.p + 2, name.n - 2}, &cell);
-    }
 }
 
 static bool
-row_alive(const struct stats *stats, const struct stats_row *row, int64_t now_ms)
+row_wanted(const struct stats *stats, const struct stats_row *row, int64_t now_ms)
 {
     return window_expiry_s(stats->query.window, row->end_ms) * 1000 > now_ms;
+}
+
+/* HMGET KEY t r:REASON... : few fields of a row that may have thousands. */
+static enum err
+totals_queue(struct redis *redis, struct str key, struct why *why)
+{
+    char names[REASONS_N][40];
+    struct str words[2 + TOTALS_N] = {STR("HMGET"), key, STR("t")};
+
+    for (int i = 0; i < REASONS_N; i++) {
+        int n = snprintf(names[i], sizeof(names[i]), "r:%s",
+                         reason_info((enum reason)i)->name);
+        assert(n > 0 && n < (int)sizeof(names[i]));
+        words[3 + i] = (struct str){names[i], (uint32_t)n};
+    }
+    return redis_queue(redis, words, 2 + TOTALS_N, why);
+}
+
+static enum err
+groups_queue(struct redis *redis, struct str key, int group, struct why *why)
+{
+    const char pattern[] = {DIMENSION_LETTERS[group], ':', '*'};
+    char fields[24];
+    int n = snprintf(fields, sizeof(fields), "%d", SCAN_FIELDS_MAX);
+    const struct str words[] = {STR("HSCAN"),
+                                key,
+                                STR("0"),
+                                STR("MATCH"),
+                                {pattern, sizeof(pattern)},
+                                STR("COUNT"),
+                                {fields, (uint32_t)n}};
+
+    return redis_queue(redis, words, sizeof(words) / sizeof(words[0]), why);
 }
 
 static enum err
@@ -94,82 +124,173 @@ row_queue(struct stats *stats, uint32_t partition, uint32_t generation,
 {
     char hash[REDISKEY_MAX], users[REDISKEY_MAX];
     struct call *call = stats->call;
-    const struct str get[] = {
-        STR("HGETALL"),
-        {hash, rediskey_row(hash, partition, generation, stats->query.window,
-                            call->campaign->id, row->start_ms)}};
+    struct str key = {hash,
+                      rediskey_row(hash, partition, generation, stats->query.window,
+                                   call->campaign->id, row->start_ms)};
     const struct str count[] = {
         STR("PFCOUNT"),
         {users, rediskey_users(users, partition, generation, stats->query.window,
                                call->campaign->id, row->start_ms)}};
-    enum err err = redis_queue(call->redis, get, 2, why);
+    enum err err = ERR_OK;
 
+    if (row->state != STATS_FINAL)
+        err = totals_queue(call->redis, key, why);
+    if (err == ERR_OK && row->state != STATS_FINAL &&
+        stats->query.group_by != STATS_NO_GROUP)
+        err = groups_queue(call->redis, key, stats->query.group_by, why);
     return err == ERR_OK ? redis_queue(call->redis, count, 2, why) : err;
+}
+
+static enum err
+totals_read(struct redis *redis, struct stats_row *row, struct why *why)
+{
+    struct redis_reply *reply = NULL;
+    int64_t n[NUMBERS_MAX];
+    enum err err = redis_reply_next(redis, &reply, why);
+
+    if (err == ERR_OK && reply->count != TOTALS_N)
+        err = err_set(why, ERR_FATAL, "redis: a reply of the wrong shape");
+    if (err == ERR_OK) {
+        numbers_parse(reply->items[0]->text, n);
+        row->all = cell_of(n);
+        row->duplicate = (uint64_t)n[4];
+        row->quarantined = (uint64_t)n[5];
+        for (int i = 0; i < REASONS_N; i++) {
+            numbers_parse(reply->items[1 + i]->text, n);
+            row->reasons[i] = (uint64_t)n[0];
+        }
+    }
+    redis_reply_free(&reply);
+    return err;
+}
+
+static enum err
+groups_read(struct stats *stats, struct stats_row *row, struct why *why)
+{
+    struct redis_reply *reply = NULL;
+    enum err err = redis_reply_next(stats->call->redis, &reply, why);
+
+    if (err == ERR_OK &&
+        (reply->count != 2 || !str_equal(reply->items[0]->text, STR("0"))))
+        err = err_set(why, ERR_FATAL, "redis: a row of over %d fields",
+                      SCAN_FIELDS_MAX);
+    if (err == ERR_OK) {
+        const struct redis_reply *fields = reply->items[1];
+        buf_reset(&row->groups);
+        for (size_t i = 0; i + 1 < fields->count; i += 2) {
+            struct str name = fields->items[i]->text;
+            int64_t n[NUMBERS_MAX];
+            numbers_parse(fields->items[i + 1]->text, n);
+            struct stats_cell cell = cell_of(n);
+            stats_group_add(stats, (struct str){name.p + 2, name.n - 2}, &cell);
+        }
+        stats_groups_end(stats, row);
+    }
+    redis_reply_free(&reply);
+    return err;
 }
 
 static enum err
 row_read(struct stats *stats, struct stats_row *row, struct why *why)
 {
-    struct redis_reply *hash = NULL, *users = NULL;
-    enum err err = redis_reply_next(stats->call->redis, &hash, why);
+    struct redis_reply *users = NULL;
+    enum err err = ERR_OK;
 
+    if (row->state != STATS_FINAL) {
+        err = totals_read(stats->call->redis, row, why);
+        if (err == ERR_OK && stats->query.group_by != STATS_NO_GROUP)
+            err = groups_read(stats, row, why);
+        row->state = err == ERR_OK ? STATS_PROVISIONAL : STATS_UNAVAILABLE;
+    }
     if (err == ERR_OK)
         err = redis_reply_next(stats->call->redis, &users, why);
-    if (err == ERR_OK && row->state != STATS_FINAL) {
-        row->state = STATS_PROVISIONAL;
-        for (size_t i = 0; i + 1 < hash->count; i += 2)
-            field_take(stats, row, hash->items[i]->text, hash->items[i + 1]->text);
-    }
     if (err == ERR_OK) {
+        /* Clicks without a user do not exist: then the users are gone, not 0. */
         row->users = (uint64_t)users->integer;
-        row->has_users = true;
+        row->has_users = row->users > 0 || row->all.clicks == 0;
     }
-    redis_reply_free(&hash);
     redis_reply_free(&users);
     return err;
+}
+
+static enum err
+generation_read(struct stats *stats, const struct stats_owner *owner,
+                struct why *why)
+{
+    uint32_t partition = partition_of(stats->call);
+    int64_t now_ms = clock_now_us() / 1000;
+    enum err err = ERR_OK;
+
+    for (uint32_t i = 0; err == ERR_OK && i < stats->n; i++) {
+        if (row_wanted(stats, &stats->rows[i], now_ms))
+            err = row_queue(stats, partition, owner->generation, &stats->rows[i],
+                            why);
+    }
+    for (uint32_t i = 0; err == ERR_OK && i < stats->n; i++) {
+        if (row_wanted(stats, &stats->rows[i], now_ms)) {
+            err = row_read(stats, &stats->rows[i], why);
+            stats->redis_used = true;
+        }
+    }
+    return err;
+}
+
+/* Provisional rows become unavailable; final ones keep what PostgreSQL said. */
+static void
+rows_forget(struct stats *stats)
+{
+    stats->redis_used = false;
+    for (uint32_t i = 0; i < stats->n; i++) {
+        if (stats->rows[i].state == STATS_PROVISIONAL)
+            stats->rows[i].state = STATS_UNAVAILABLE;
+        stats->rows[i].has_users = false;
+    }
 }
 
 static enum err
 rows_read(struct stats *stats, struct why *why)
 {
     uint32_t partition = partition_of(stats->call);
-    struct stats_owner owner;
-    int64_t now_ms = clock_now_us() / 1000;
+    struct stats_owner owner, after;
     enum err err = stats_owner_read(stats->call, partition, &owner, why);
 
-    if (err != ERR_OK)
-        return err;
-    stats->rebuilding = owner.rebuilding;
-    stats->as_of_us = owner.updated_us;
-    if (owner.generation == 0)
-        return ERR_OK;
-    for (uint32_t i = 0; err == ERR_OK && i < stats->n; i++) {
-        if (row_alive(stats, &stats->rows[i], now_ms))
-            err =
-                row_queue(stats, partition, owner.generation, &stats->rows[i], why);
+    /* A rebuild that ends now removes what we are reading: then it would look like 0. */
+    for (int i = 0; err == ERR_OK && i < TRIES_MAX; i++) {
+        stats->rebuilding = owner.rebuilding;
+        stats->as_of_us = owner.updated_us;
+        if (owner.generation == 0) {
+            rows_forget(stats);
+            return ERR_OK;
+        }
+        err = generation_read(stats, &owner, why);
+        if (err == ERR_OK)
+            err = stats_owner_read(stats->call, partition, &after, why);
+        if (err == ERR_OK && after.generation == owner.generation)
+            return ERR_OK;
+        owner = after;
     }
-    for (uint32_t i = 0; err == ERR_OK && i < stats->n; i++) {
-        if (!row_alive(stats, &stats->rows[i], now_ms))
-            continue;
-        err = row_read(stats, &stats->rows[i], why);
-        stats->redis_used = true;
-    }
-    return err;
+    return err == ERR_OK
+               ? err_set(why, ERR_AGAIN, "redis: counts are being rebuilt")
+               : err;
 }
 
 void
 stats_provisional(struct stats *stats)
 {
     struct why why = {{0}};
+    int64_t began_us = clock_mono_us();
 
-    if (rows_read(stats, &why) == ERR_OK)
+    stats->redis_away = !away_ask(stats->call->redis_away, began_us);
+    if (stats->redis_away)
         return;
+    enum err err = rows_read(stats, &why);
+    away_report(stats->call->redis_away, err, began_us, clock_mono_us(), &why);
+    if (err == ERR_OK)
+        return;
+    rows_forget(stats);
     stats->redis_away = true;
-    stats->redis_used = false;
-    for (uint32_t i = 0; i < stats->n; i++) {
-        if (stats->rows[i].state == STATS_PROVISIONAL)
-            stats->rows[i].state = STATS_UNAVAILABLE;
-    }
+    if (err != ERR_AGAIN)
+        log_event(LOG_ERROR, "dashboard_redis", LOG_TEXT("why", why.text));
 }
 
 /* The ring of 10 s steps; a step that no click touched is not in it, and is 0. */
@@ -185,7 +306,8 @@ live_format(struct call *call, const struct redis_reply *hash,
     for (size_t i = 0; i + 1 < hash->count; i += 2) {
         int64_t n[NUMBERS_MAX];
         numbers_parse(hash->items[i + 1]->text, n);
-        memcpy(ring[(n[0] / STEP_S) % RING], n, sizeof(n));
+        if (n[0] > 0)
+            memcpy(ring[(n[0] / STEP_S) % RING], n, sizeof(n));
     }
     buf_add_text(&call->out, "{\"campaign_id\":");
     buf_add_json(&call->out, call->campaign->id);
@@ -208,29 +330,51 @@ live_format(struct call *call, const struct redis_reply *hash,
     buf_add_text(&call->out, "]}\n");
 }
 
-enum err
-serve_live(struct call *call, struct why *why)
+static enum err
+live_read(struct call *call, struct redis_reply **hash, struct stats_owner *owner,
+          struct why *why)
 {
     char key[REDISKEY_MAX];
     uint32_t partition = partition_of(call);
+    struct stats_owner after;
+    enum err err = stats_owner_read(call, partition, owner, why);
+
+    for (int i = 0; err == ERR_OK && owner->generation != 0 && i < TRIES_MAX; i++) {
+        const struct str words[] = {
+            STR("HGETALL"),
+            {key,
+             rediskey_live(key, partition, owner->generation, call->campaign->id)}};
+        err = redis_command(call->redis, words, 2, hash, why);
+        if (err == ERR_OK)
+            err = stats_owner_read(call, partition, &after, why);
+        if (err == ERR_OK && after.generation == owner->generation)
+            return ERR_OK;
+        redis_reply_free(hash);
+        *owner = after;
+    }
+    return err == ERR_OK ? err_set(why, ERR_NOTFOUND, "no generation yet") : err;
+}
+
+enum err
+serve_live(struct call *call, struct why *why)
+{
     struct redis_reply *hash = NULL;
     struct stats_owner owner;
-    enum err err = stats_owner_read(call, partition, &owner, why);
+    int64_t began_us = clock_mono_us();
+    enum err err = ERR_AGAIN;
 
-    if (err != ERR_OK)
-        return err_set(why, ERR_AGAIN,
-                       "live counts are unavailable: Redis does not answer");
-    if (owner.generation == 0)
-        return err_set(why, ERR_AGAIN,
-                       "live counts are unavailable: they are being built");
-    const struct str words[] = {
-        STR("HGETALL"),
-        {key, rediskey_live(key, partition, owner.generation, call->campaign->id)}};
-    err = redis_command(call->redis, words, 2, &hash, why);
-    if (err != ERR_OK)
-        return err_set(why, ERR_AGAIN,
-                       "live counts are unavailable: Redis does not answer");
-    live_format(call, hash, &owner);
+    if (away_ask(call->redis_away, began_us)) {
+        err = live_read(call, &hash, &owner, why);
+        away_report(call->redis_away, err, began_us, clock_mono_us(), why);
+    }
+    if (err == ERR_OK)
+        live_format(call, hash, &owner);
+    else if (err == ERR_NOTFOUND)
+        err = err_set(why, ERR_AGAIN,
+                      "live counts are unavailable: they are being built");
+    else
+        err = err_set(why, ERR_AGAIN,
+                      "live counts are unavailable: Redis does not answer");
     redis_reply_free(&hash);
-    return ERR_OK;
+    return err;
 }
