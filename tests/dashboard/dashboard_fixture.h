@@ -191,6 +191,9 @@ owner_put(struct rig *rig, const char *campaign, uint32_t generation,
           const char *dirty)
 {
     char key[REDISKEY_MAX], number[16], updated[24];
+
+    (void)snprintf(number, sizeof(number), "%u", generation);
+    (void)snprintf(updated, sizeof(updated), "%lld", (long long)clock_now_us());
     const struct str words[] = {
         STR("HSET"),
         {key, rediskey_owner(key, partition_of_campaign(campaign))},
@@ -206,14 +209,7 @@ owner_put(struct rig *rig, const char *campaign, uint32_t generation,
         str_of(updated),
         STR("generation"),
         str_of(number)};
-
-    (void)snprintf(number, sizeof(number), "%u", generation);
-    (void)snprintf(updated, sizeof(updated), "%lld", (long long)clock_now_us());
-    struct str all[sizeof(words) / sizeof(words[0])];
-    memcpy(all, words, sizeof(words));
-    all[11] = str_of(updated);
-    all[13] = str_of(number);
-    redis_do(rig, all, sizeof(all) / sizeof(all[0]));
+    redis_do(rig, words, sizeof(words) / sizeof(words[0]));
 }
 
 static inline void
