@@ -125,12 +125,15 @@ def live_equal(stack, rows, campaigns):
     """Redis against the recorded verdicts, campaign and local day."""
     zones = {c.id: c.zone for c in campaigns.values()}
     expected = live_expected(rows, zones, archive.reasons_of(stack.archive))
-    got = {}
-    for (campaign, start), (t, reasons) in stack.live_rows().items():
-        day = oracle.local_day(start * 1000, zones.get(campaign, "UTC"))
-        check((campaign, day) not in got, f"two live rows of {campaign} on {day}")
-        got[campaign, day] = ((t[0], *t[2:]), reasons)
-    same("live counts", got, expected)
+    for window in ("1d", "1h"):  # hours add up to their day
+        got = {}
+        for (campaign, start), (t, reasons) in stack.live_rows(window).items():
+            key = (campaign, oracle.local_day(start * 1000, zones.get(campaign, "UTC")))
+            check(window == "1h" or key not in got, f"two live rows of {key}")
+            counts, names = got.get(key, ((0,) * 5, {}))
+            got[key] = (tuple(a + b for a, b in zip(counts, (t[0], *t[2:]))),
+                        {n: names.get(n, 0) + reasons.get(n, 0) for n in {*names, *reasons}})
+        same(f"live counts, {window}", got, expected)
 
 
 def identity_of_runs(stack):
