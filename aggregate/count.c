@@ -280,7 +280,7 @@ windows_count(struct windows *w, const struct window_click *clicks, size_t n,
 uint64_t
 windows_changed(const struct windows *w)
 {
-    uint64_t n = 0;
+    uint64_t n = w->users_n; /* costs Redis more than a field */
 
     for (unsigned i = 0; i < WINDOWS_N; i++)
         n += (w->dirty_cells[i].n + w->dirty_rows[i].n) * (uint64_t)(WINDOWS_N - i);

@@ -23,13 +23,16 @@ struct users {
     } u;
 };
 
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+              "numbers are loaded and stored as Redis's are");
+
+/* n is at most 8. */
 static uint64_t
 load_le(const unsigned char *p, size_t n)
 {
     uint64_t k = 0;
 
-    for (size_t i = 0; i < n; i++)
-        k |= (uint64_t)p[i] << (8 * i);
+    memcpy(&k, p, n);
     return k;
 }
 
@@ -206,6 +209,27 @@ register_put(uint8_t *registers, uint32_t index, uint32_t rank)
         registers[at + 1] = (uint8_t)(registers[at + 1] | rank >> (8 - shift));
 }
 
+/* Eight registers of a byte each, the first lowest, as 48 bits. */
+static uint64_t
+registers_pack(uint64_t x)
+{
+    x = (x & UINT64_C(0x003f003f003f003f)) |
+        (x & UINT64_C(0x3f003f003f003f00)) >> 2;
+    x = (x & UINT64_C(0x00000fff00000fff)) |
+        (x & UINT64_C(0x0fff00000fff0000)) >> 4;
+    return (x & UINT64_C(0xffffff)) | x >> 32 << 24;
+}
+
+static void
+large_format(const uint8_t registers[USERS_REGISTERS], uint8_t *out)
+{
+    for (uint32_t i = 0; i < USERS_REGISTERS; i += 8, out += 6) {
+        uint64_t packed = registers_pack(load_le(registers + i, 8));
+
+        memcpy(out, &packed, 6);
+    }
+}
+
 void
 users_format(const struct users *users, uint8_t out[USERS_DENSE_BYTES])
 {
@@ -214,9 +238,8 @@ users_format(const struct users *users, uint8_t out[USERS_DENSE_BYTES])
     memset(out, 0, USERS_DENSE_BYTES);
     memcpy(out, magic, sizeof(magic));
     out[15] = 0x80;
-    for (uint32_t i = 0; users->slots == 0 && i < USERS_REGISTERS; i++)
-        if (users->u.large[i] != 0)
-            register_put(out + 16, i, users->u.large[i]);
+    if (users->slots == 0)
+        large_format(users->u.large, out + 16);
     for (uint32_t i = 0; i < users->slots; i++)
         if (users->u.small[i] != 0)
             register_put(out + 16, (users->u.small[i] >> RANK_BITS) - 1,
