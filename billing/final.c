@@ -95,7 +95,7 @@ final_add(struct final_writer *writer, const struct final_row *row, struct why *
 }
 
 enum err
-final_finish(struct final_writer **writer, struct why *why)
+final_finish(struct final_writer **writer, struct publish *publish, struct why *why)
 {
     struct final_writer *w = *writer;
     enum err err;
@@ -109,7 +109,7 @@ final_finish(struct final_writer **writer, struct why *why)
             w->path, (unsigned long long)w->added, (unsigned long long)w->clicks);
         avrofile_abort(&w->avro);
     } else {
-        err = avrofile_finish(&w->avro, NULL, NULL, why);
+        err = publish_avro(publish, &w->avro, w->path, why);
     }
     free(w);
     return err;

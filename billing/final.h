@@ -10,6 +10,7 @@
 
 #include <stdint.h>
 
+#include "billing/publish.h"
 #include "common/err.h"
 #include "fraud/verdict.h"
 #include "schema/manifest.h"
@@ -30,7 +31,9 @@ enum err final_create(struct final_writer **out, const char *archive_dir,
                       const struct manifest_file *file, struct why *why);
 enum err final_add(struct final_writer *writer, const struct final_row *row,
                    struct why *why);
-enum err final_finish(struct final_writer **writer, struct why *why);
+/* publish NULL: durable on return. */
+enum err final_finish(struct final_writer **writer, struct publish *publish,
+                      struct why *why);
 void final_abort(struct final_writer **writer);
 /* Fills rows[0 .. clicks - 1]. */
 enum err final_read(const char *archive_dir, const struct manifest_file *file,

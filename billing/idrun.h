@@ -28,6 +28,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "billing/publish.h"
 #include "common/err.h"
 #include "common/str.h"
 
@@ -100,9 +101,10 @@ enum err idrun_create(struct idrun_writer **out, const char *path, int64_t from_
                       int64_t to_us, uint64_t count, struct why *why);
 enum err idrun_add(struct idrun_writer *writer, uint64_t hash,
                    const struct idrun_detail *detail, struct why *why);
-/* Durable on return. Frees the writer, also on failure. */
+/* publish NULL: durable on return. Frees the writer, also on failure. */
 enum err idrun_finish(struct idrun_writer **writer,
-                      const struct idrun_tables *tables, struct why *why);
+                      const struct idrun_tables *tables, struct publish *publish,
+                      struct why *why);
 void idrun_abort(struct idrun_writer **writer);
 
 /* The path of a run. */

@@ -243,7 +243,7 @@ idrun_merge(struct idrun *const *runs, uint32_t n, const char *path,
     if (err == ERR_OK)
         err = entries_join(writer, &joined, runs, n, why);
     if (err == ERR_OK)
-        err = idrun_finish(&writer, &joined.tables, why);
+        err = idrun_finish(&writer, &joined.tables, NULL, why);
     idrun_abort(&writer);
     joined_free(&joined);
     return err;

@@ -152,7 +152,8 @@ tables_build(struct idrun_header *h, const struct idrun_tables *t)
 }
 
 static enum err
-finish(struct idrun_writer *w, const struct idrun_tables *tables, struct why *why)
+finish(struct idrun_writer *w, const struct idrun_tables *tables,
+       struct publish *publish, struct why *why)
 {
     struct idrun_header *h = &w->header;
     uint8_t *block;
@@ -171,6 +172,8 @@ finish(struct idrun_writer *w, const struct idrun_tables *tables, struct why *wh
     free(block);
     if (err == ERR_OK)
         err = write_at(w, h, sizeof(*h), 0, why);
+    if (err == ERR_OK && publish != NULL)
+        return publish_add(publish, w->path, why);
     if (err == ERR_OK && fsync(w->fd) != 0)
         err = err_set(why, ERR_FATAL, "sync %s: %s", w->tmp, strerror(errno));
     return err == ERR_OK ? file_publish(w->tmp, w->path, why) : err;
@@ -178,9 +181,9 @@ finish(struct idrun_writer *w, const struct idrun_tables *tables, struct why *wh
 
 enum err
 idrun_finish(struct idrun_writer **writer, const struct idrun_tables *tables,
-             struct why *why)
+             struct publish *publish, struct why *why)
 {
-    enum err err = finish(*writer, tables, why);
+    enum err err = finish(*writer, tables, publish, why);
 
     if (err == ERR_OK)
         (*writer)->tmp[0] = '\0';

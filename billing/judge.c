@@ -142,6 +142,7 @@ judge_open(struct judge *judge, const struct judge_input *in, struct why *why)
     enum err err;
 
     *judge = (struct judge){.in = in, .lock_fd = -1};
+    publish_init(&judge->publish);
     judge->dedup_us = in->config->billing_dedup_days * CLOCK_DAY_US;
     err = lock_take(judge, why);
     if (err == ERR_OK)
@@ -169,6 +170,7 @@ judge_open(struct judge *judge, const struct judge_input *in, struct why *why)
 static void
 judge_close(struct judge *judge)
 {
+    publish_free(&judge->publish);
     sums_table_close(&judge->sums);
     dims_close(&judge->dims);
     fraud_window_close(&judge->window);
@@ -231,6 +233,8 @@ batch_judge(struct judge *judge, struct slice *slices, uint32_t n, struct why *w
         batch_split(judge, slices, n);
     for (uint32_t s = 0; s < n && err == ERR_OK; s++)
         err = slice_judge(judge, &slices[s], why);
+    if (err == ERR_OK)
+        err = slices_commit(judge, slices, n, why);
     judge->done += judge->clicks_n;
     judge->clicks_n = 0;
     judge->accounts_n = 0;

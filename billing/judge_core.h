@@ -24,6 +24,7 @@
 #include "billing/idrun.h"
 #include "billing/judge.h"
 #include "billing/judge_stream.h"
+#include "billing/publish.h"
 #include "billing/spend.h"
 #include "billing/sums.h"
 #include "common/file.h"
@@ -108,6 +109,7 @@ struct judge {
     uint32_t accounts_n, accounts_cap;
     struct dims *dims;
     struct sums_table *sums;
+    struct publish publish; /* files of slices that are not on record yet */
 
     struct judged *clicks; /* the batch, in order of receipt */
     struct sorted *sorted, *spare;
@@ -145,8 +147,11 @@ void judge_sort(struct sorted *sorted, struct sorted *spare, uint64_t n);
 
 /* judge_slice.c */
 enum err slice_begin(struct judge *judge, struct slice *slice, struct why *why);
-/* Judges the batch's clicks of the slice; when they end it, makes it durable. */
+/* Judges the batch's clicks of the slice. */
 enum err slice_judge(struct judge *judge, struct slice *slice, struct why *why);
+/* Makes what the slices that ended have left durable, then puts them on record. */
+enum err slices_commit(struct judge *judge, const struct slice *slices, uint32_t n,
+                       struct why *why);
 void slice_free(struct slice *slice);
 /* Feeds the rules' window with what was judged in the hour before from_us and in its hour. */
 enum err slice_replay(struct judge *judge, int64_t from_us, struct why *why);

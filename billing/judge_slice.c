@@ -87,7 +87,7 @@ final_put(struct judge *judge, struct slice *slice, const struct judged *click,
     if (err == ERR_OK)
         err = final_add(*writer, &row, why);
     if (err == ERR_OK && ++slice->finals_done[click->file] == file->clicks)
-        err = final_finish(writer, why);
+        err = final_finish(writer, &judge->publish, why);
     return err;
 }
 
@@ -151,7 +151,7 @@ runs_append(struct judge *judge, const char *path, struct why *why)
 
 static enum err
 ids_put(struct judge *judge, const struct slice *slice, const char *path,
-        struct why *why)
+        struct publish *publish, struct why *why)
 {
     const struct idrun_tables tables = {
         .files = slice->id_files,
@@ -186,7 +186,7 @@ ids_put(struct judge *judge, const struct slice *slice, const char *path,
         err = idrun_add(writer, click->id_hash, &detail, why);
     }
     if (err == ERR_OK)
-        return idrun_finish(&writer, &tables, why);
+        return idrun_finish(&writer, &tables, publish, why);
     idrun_abort(&writer);
     return err;
 }
@@ -229,21 +229,16 @@ ids_write(struct judge *judge, struct slice *slice, struct why *why)
 
     idrun_path(path, sizeof(path), judge->in->judge_dir, slice->from_us,
                slice->to_us);
-    if (slice->ends && slice->parts_n == 0) {
-        err = ids_put(judge, slice, path, why);
-    } else {
-        part_path(part, sizeof(part), judge, slice, slice->parts_n);
-        err = ids_put(judge, slice, part, why);
-        if (err == ERR_OK)
-            err = runs_append(judge, part, why);
-        if (err != ERR_OK)
-            return err;
-        slice->parts_n++;
-        if (!slice->ends)
-            return ERR_OK;
-        err = parts_merge(judge, slice, path, why);
-    }
-    return err == ERR_OK ? runs_append(judge, path, why) : err;
+    if (slice->ends && slice->parts_n == 0)
+        return ids_put(judge, slice, path, &judge->publish, why);
+    part_path(part, sizeof(part), judge, slice, slice->parts_n);
+    err = ids_put(judge, slice, part, NULL, why);
+    if (err == ERR_OK)
+        err = runs_append(judge, part, why);
+    if (err != ERR_OK)
+        return err;
+    slice->parts_n++;
+    return slice->ends ? parts_merge(judge, slice, path, why) : ERR_OK;
 }
 
 /* ---- its end ---- */
@@ -260,11 +255,27 @@ files_hash(const struct slice *slice, uint8_t out[32])
 }
 
 static enum err
-slice_commit(struct judge *judge, struct slice *slice, struct why *why)
+slice_end(struct judge *judge, struct slice *slice, struct why *why)
 {
-    const struct judge_input *in = judge->in;
     int32_t today =
         (int32_t)(clock_floor(slice->from_us, CLOCK_DAY_US) / CLOCK_DAY_US);
+    enum err err;
+
+    for (uint32_t i = 0; i < slice->files_n; i++)
+        assert(slice->finals[i] == NULL &&
+               slice->finals_done[i] == slice->files[i].clicks);
+    assert(slice->done == slice->clicks);
+    err = sums_finish(&slice->sums, &judge->publish, why);
+    return err == ERR_OK
+               ? spend_save(judge->spend, judge->in->judge_dir, slice->to_us,
+                            today - SPEND_DAYS, &judge->publish, why)
+               : err;
+}
+
+static enum err
+slice_record(struct judge *judge, const struct slice *slice, struct why *why)
+{
+    const struct judge_input *in = judge->in;
     struct judge_slice line = {
         .from_us = slice->from_us,
         .to_us = slice->to_us,
@@ -272,20 +283,12 @@ slice_commit(struct judge *judge, struct slice *slice, struct why *why)
         .ruleset = ruleset_number(in->rules),
         .master = (uint16_t)in->master->version,
     };
+    char path[FILE_PATH_MAX];
     enum err err;
 
-    for (uint32_t i = 0; i < slice->files_n; i++)
-        assert(slice->finals[i] == NULL &&
-               slice->finals_done[i] == slice->files[i].clicks);
-    assert(slice->done == slice->clicks);
     files_hash(slice, line.files_sha256);
-    err = sums_finish(&slice->sums, why);
-    if (err == ERR_OK)
-        err = spend_save(judge->spend, in->judge_dir, slice->to_us,
-                         today - SPEND_DAYS, why);
-    if (err == ERR_OK)
-        err = judge_log_append(in->judge_dir, &line, slice->duplicates,
-                               slice->conflicts, why);
+    err = judge_log_append(in->judge_dir, &line, slice->duplicates,
+                           slice->conflicts, why);
     if (err != ERR_OK)
         return err;
     judge->judged_us = slice->to_us;
@@ -294,7 +297,22 @@ slice_commit(struct judge *judge, struct slice *slice, struct why *why)
     judge->result.clicks += slice->clicks;
     judge->result.duplicates += slice->duplicates;
     judge->result.conflicts += slice->conflicts;
-    return ERR_OK;
+    idrun_path(path, sizeof(path), in->judge_dir, slice->from_us, slice->to_us);
+    return runs_append(judge, path, why);
+}
+
+enum err
+slices_commit(struct judge *judge, const struct slice *slices, uint32_t n,
+              struct why *why)
+{
+    enum err err = ERR_OK;
+
+    if (n == 0 || !slices[n - 1].ends)
+        return ERR_OK;
+    err = publish_all(&judge->publish, why);
+    for (uint32_t s = 0; s < n && err == ERR_OK; s++)
+        err = slice_record(judge, &slices[s], why);
+    return err;
 }
 
 /* Most clicks are billable: what such a one will touch is fetched, far and near ahead. */
@@ -331,7 +349,7 @@ slice_judge(struct judge *judge, struct slice *slice, struct why *why)
     if (err == ERR_OK)
         err = ids_write(judge, slice, why);
     if (err == ERR_OK && slice->ends)
-        err = slice_commit(judge, slice, why);
+        err = slice_end(judge, slice, why);
     return err;
 }
 

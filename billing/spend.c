@@ -269,7 +269,7 @@ record_put(struct avrofile_writer *avro, struct str id, const struct row *row,
 
 enum err
 spend_save(const struct spend *spend, const char *judge_dir, int64_t to_us,
-           int32_t from_day, struct why *why)
+           int32_t from_day, struct publish *publish, struct why *why)
 {
     struct avrofile_writer *avro = NULL;
     char path[FILE_PATH_MAX];
@@ -294,7 +294,7 @@ spend_save(const struct spend *spend, const char *judge_dir, int64_t to_us,
             err = record_put(avro, (struct str){o->id, o->id_n}, &o->row, why);
     }
     if (err == ERR_OK)
-        return avrofile_finish(&avro, NULL, NULL, why);
+        return publish_avro(publish, &avro, path, why);
     avrofile_abort(&avro);
     return err;
 }

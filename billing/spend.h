@@ -17,6 +17,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "billing/publish.h"
 #include "common/err.h"
 #include "common/str.h"
 #include "schema/master.h"
@@ -32,9 +33,9 @@ void spend_close(struct spend **spend);
 /* Adds the rows of DIR/spend/<to_us>.avro to an empty state. */
 enum err spend_load(struct spend *spend, const char *judge_dir, int64_t to_us,
                     struct why *why);
-/* Durable on return. Rows of days before from_day are left out. */
+/* publish NULL: durable on return. Rows of days before from_day are left out. */
 enum err spend_save(const struct spend *spend, const char *judge_dir, int64_t to_us,
-                    int32_t from_day, struct why *why);
+                    int32_t from_day, struct publish *publish, struct why *why);
 /* *fits: the price is within the campaign's budget of that day, and is now spent. */
 enum err spend_take(struct spend *spend, const struct master_campaign *campaign,
                     int32_t day, int64_t price_micros, bool *fits, struct why *why);

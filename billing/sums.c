@@ -43,6 +43,7 @@ const char sums_schema[] =
 
 struct sums_writer {
     struct avrofile_writer *avro;
+    char path[FILE_PATH_MAX];
 };
 
 static enum err
@@ -62,16 +63,15 @@ sums_create(struct sums_writer **out, const char *judge_dir, int64_t to_us,
             struct why *why)
 {
     struct sums_writer *writer = calloc(1, sizeof(*writer));
-    char path[FILE_PATH_MAX];
     enum err err;
 
     *out = NULL;
     if (writer == NULL)
         return err_set(why, ERR_NOMEM, "sums: no memory");
-    err = path_of(path, judge_dir, to_us, why);
+    err = path_of(writer->path, judge_dir, to_us, why);
     if (err == ERR_OK)
-        err = avrofile_create(&writer->avro, path, sums_schema, AVROFILE_SNAPPY,
-                              NULL, 0, why);
+        err = avrofile_create(&writer->avro, writer->path, sums_schema,
+                              AVROFILE_SNAPPY, NULL, 0, why);
     if (err != ERR_OK) {
         free(writer);
         return err;
@@ -127,9 +127,9 @@ sums_add(struct sums_writer *writer, const struct sums_row *row, struct why *why
 }
 
 enum err
-sums_finish(struct sums_writer **writer, struct why *why)
+sums_finish(struct sums_writer **writer, struct publish *publish, struct why *why)
 {
-    enum err err = avrofile_finish(&(*writer)->avro, NULL, NULL, why);
+    enum err err = publish_avro(publish, &(*writer)->avro, (*writer)->path, why);
 
     free(*writer);
     *writer = NULL;

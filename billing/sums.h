@@ -25,6 +25,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "billing/publish.h"
 #include "common/err.h"
 #include "common/money.h"
 #include "common/str.h"
@@ -52,7 +53,9 @@ enum err sums_create(struct sums_writer **out, const char *judge_dir, int64_t to
                      struct why *why);
 enum err sums_add(struct sums_writer *writer, const struct sums_row *row,
                   struct why *why);
-enum err sums_finish(struct sums_writer **writer, struct why *why);
+/* publish NULL: durable on return. */
+enum err sums_finish(struct sums_writer **writer, struct publish *publish,
+                     struct why *why);
 void sums_abort(struct sums_writer **writer);
 
 /* Every record of the slice that ended at to_us (struct judge_slice). visit returns false

@@ -342,6 +342,25 @@ avrofile_finish(struct avrofile_writer **writer_p, const char *path,
     return ERR_OK;
 }
 
+enum err
+avrofile_finish_unsynced(struct avrofile_writer **writer, struct why *why)
+{
+    enum err err = ERR_OK;
+
+    if ((*writer)->failed)
+        err =
+            err_set(why, ERR_FATAL, "%s: an earlier write failed", (*writer)->path);
+    if (err == ERR_OK)
+        err = block_put(*writer, why);
+    if (err != ERR_OK) {
+        avrofile_abort(writer);
+        return err;
+    }
+    writer_free(*writer);
+    *writer = NULL;
+    return ERR_OK;
+}
+
 void
 avrofile_abort(struct avrofile_writer **writer)
 {

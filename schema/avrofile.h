@@ -51,6 +51,8 @@ uint64_t avrofile_bytes(const struct avrofile_writer *writer);
  * on failure (then the temporary file is removed). sha256 may be NULL. */
 enum err avrofile_finish(struct avrofile_writer **writer, const char *path,
                          uint8_t sha256[32], struct why *why);
+/* Writes the rest to PATH.tmp and closes it: syncing and renaming are left to the caller. */
+enum err avrofile_finish_unsynced(struct avrofile_writer **writer, struct why *why);
 void avrofile_abort(struct avrofile_writer **writer);
 
 enum err avrofile_open(struct avrofile_reader **out, const char *path,

@@ -246,7 +246,7 @@ runs_make(const char *judge, uint64_t n)
             memcpy(detail.event_id, &hash, 8);
             MUST(idrun_add(writer, hash, &detail, why));
         }
-        MUST(idrun_finish(&writer, &tables, why));
+        MUST(idrun_finish(&writer, &tables, NULL, why));
     }
 }
 

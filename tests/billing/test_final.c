@@ -54,7 +54,7 @@ test_what_is_written_is_read(const struct fixture *f)
 
             MUST(final_add(writer, &row, why));
         }
-        MUST(final_finish(&writer, why));
+        MUST(final_finish(&writer, NULL, why));
         CHECK(writer == NULL);
         MUST(final_read(f->archive, &file, rows, why));
         for (uint64_t i = 0; i < sizes[s]; i++) {
@@ -84,7 +84,7 @@ test_too_few_verdicts_make_no_file(const struct fixture *f)
 
     MUST(final_create(&writer, f->archive, &file, why));
     MUST(final_add(writer, &row, why));
-    CHECK(final_finish(&writer, NULL) == ERR_CORRUPT);
+    CHECK(final_finish(&writer, NULL, NULL) == ERR_CORRUPT);
     CHECK(final_read(f->archive, &file, &row, NULL) == ERR_NOTFOUND);
 }
 

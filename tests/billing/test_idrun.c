@@ -44,7 +44,7 @@ run_write(const struct fixture *f, int64_t from_us, int64_t to_us, uint64_t firs
 
         MUST(idrun_add(writer, first + i * step, &detail, why));
     }
-    MUST(idrun_finish(&writer, &tables, why));
+    MUST(idrun_finish(&writer, &tables, NULL, why));
 }
 
 struct seen {
