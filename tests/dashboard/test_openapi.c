@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/file.h"
 #include "dashboard/dashboard.h"
 #include "schema/click.h"
 
@@ -109,12 +110,30 @@ the_click_has_every_field_of_the_table(void **state)
     cJSON_Delete(json);
 }
 
+static void
+the_page_for_people_names_every_route(void **state)
+{
+    struct buf page = BUF_MAX(1 << 20);
+    struct why why = {""};
+
+    (void)state;
+    if (file_read("docs/api.md", &page, &why) != ERR_OK)
+        fail_msg("%s", why.text);
+    buf_add(&page, "", 1);
+    for (unsigned i = 0; i < dashboard_routes_n; i++) {
+        if (strstr((const char *)page.p, dashboard_routes[i].path) == NULL)
+            fail_msg("docs/api.md has no %s", dashboard_routes[i].path);
+    }
+    buf_free(&page);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_route_is_in_it_with_its_parameters),
         cmocka_unit_test(the_click_has_every_field_of_the_table),
+        cmocka_unit_test(the_page_for_people_names_every_route),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
