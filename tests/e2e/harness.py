@@ -189,6 +189,7 @@ class Stack:
                         CLICKLEDGER_PG_OPTIONS=os.environ.get("CLICKLEDGER_PG_OPTIONS", ""))
         self.clickledger_env = clickledger_env or {}
         self.child = None
+        self.pids = {}
         self.key = None
         self.ended = False
         self.failed = False
@@ -222,10 +223,19 @@ class Stack:
             done = subprocess.run([SERVERS, verb, self.dir], env=self.env, text=True,
                                   capture_output=True, timeout=150, check=False)
             if done.returncode == 0:
+                self.pids_note()
                 return
             if left == 0:
                 raise Failed(f"deploy/servers {verb}: {done.stderr.strip()}")
             time.sleep(0.3)
+
+    def pids_note(self):
+        """For the end, even if the directory has gone by then."""
+        for pid in (self.redis_pid, self.postgres_pid):
+            try:
+                self.pids[pid.__name__] = pid()
+            except (OSError, ValueError):
+                pass
 
     def servers_start(self):
         self.servers("start")
@@ -404,6 +414,11 @@ class Stack:
                 print(f"---- {name}, last lines", *(line.rstrip() for line in tail),
                       sep="\n", file=sys.stderr, flush=True)
 
+    def is_ours(self, pid):
+        """The number may have gone to another process since."""
+        with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:
+            return self.dir in file.read()
+
     def stop(self):
         if self.ended:
             return
@@ -411,10 +426,11 @@ class Stack:
         if self.child is not None and self.child.poll() is None:
             self.child.kill()
             self.child.wait(30)
-        for pid in (self.redis_pid, self.postgres_pid):
+        for pid in self.pids.values():
             try:
-                kill_tree(pid())
-            except (OSError, ValueError, Failed):
+                if self.is_ours(pid):
+                    kill_tree(pid)
+            except (OSError, Failed):
                 pass
         if os.environ.get("CLICKLEDGER_E2E_KEEP"):
             print("kept:", self.dir)
