@@ -27,28 +27,49 @@ stages_sleep(struct stages *stages, int64_t us)
     return !atomic_load(&stages->stop);
 }
 
-/* One process a data directory: held as long as the process lives, so that a crash
- * leaves nothing to clean up. */
+/* One process a data directory and stage that writes: held as long as the process lives,
+ * so that a crash leaves nothing to clean up. */
 static enum err
-pid_hold(struct stages *stages, struct why *why)
+stage_hold(const char *dir, const char *name, int *fd, struct why *why)
 {
     char path[FILE_PATH_MAX], text[32];
-    const char *dir = stages->config->data_dir;
-    bool writes = (stages->which & (STAGE_INGEST | STAGE_ARCHIVE)) != 0;
 
-    (void)snprintf(path, sizeof(path), "%s/%s", dir,
-                   writes ? "run.pid" : "read.pid");
-    stages->pid_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
-    if (stages->pid_fd < 0)
+    (void)snprintf(path, sizeof(path), "%s/%s.pid", dir, name);
+    *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+    if (*fd < 0)
         return err_set(why, ERR_FATAL, "%s: %s", path, strerror(errno));
-    if (writes && flock(stages->pid_fd, LOCK_EX | LOCK_NB) != 0)
-        return err_set(why, ERR_CONFLICT,
-                       "another clickledger runs on %s (its process id is in %s)",
-                       dir, path);
+    if (flock(*fd, LOCK_EX | LOCK_NB) != 0)
+        return err_set(
+            why, ERR_CONFLICT,
+            "another clickledger runs the stage %s on %s (its process id is in %s)",
+            name, dir, path);
     int n = snprintf(text, sizeof(text), "%d\n", (int)getpid());
-    if (ftruncate(stages->pid_fd, 0) != 0)
+    if (ftruncate(*fd, 0) != 0)
         return err_set(why, ERR_FATAL, "%s: %s", path, strerror(errno));
-    return file_write_all(stages->pid_fd, text, (size_t)n, path, why);
+    return file_write_all(*fd, text, (size_t)n, path, why);
+}
+
+static enum err
+stages_hold(struct stages *stages, struct why *why)
+{
+    const char *dir = stages->config->data_dir;
+    enum err err = ERR_OK;
+
+    if ((stages->which & STAGE_INGEST) != 0)
+        err = stage_hold(dir, "ingest", &stages->ingest_fd, why);
+    if (err == ERR_OK && (stages->which & STAGE_ARCHIVE) != 0)
+        err = stage_hold(dir, "archive", &stages->archive_fd, why);
+    return err;
+}
+
+static void
+stages_let_go(struct stages *stages)
+{
+    if (stages->ingest_fd >= 0)
+        (void)close(stages->ingest_fd);
+    if (stages->archive_fd >= 0)
+        (void)close(stages->archive_fd);
+    stages->ingest_fd = stages->archive_fd = -1;
 }
 
 /* A database that is away is no reason not to accept clicks, as long as a copy of the
@@ -91,7 +112,8 @@ logs_open(struct stages *stages, struct why *why)
         .no_sync = config->clicklog_no_sync != 0,
     };
     err = clicklog_open(&stages->log, &cfg, why);
-    if (err != ERR_OK)
+    /* Ingest alone has nothing to say about verdicts, nor to wait for them. */
+    if (err != ERR_OK || (stages->which & (STAGE_AGGREGATE | STAGE_ARCHIVE)) == 0)
         return err;
     (void)snprintf(path, sizeof(path), "%s/verdicts", config->data_dir);
     return verdictlog_open(&stages->verdicts, path,
@@ -167,14 +189,15 @@ stages_start(struct stages *stages, const struct config *config, unsigned which,
 {
     assert(stages != NULL);
     assert(which != 0);
-    *stages = (struct stages){.config = config, .which = which, .pid_fd = -1};
+    *stages = (struct stages){
+        .config = config, .which = which, .ingest_fd = -1, .archive_fd = -1};
     (void)snprintf(stages->archive_dir, sizeof(stages->archive_dir), "%s/archive",
                    config->data_dir);
     (void)snprintf(stages->judge_dir, sizeof(stages->judge_dir), "%s/judge",
                    config->data_dir);
     enum err err = file_mkdirs(config->data_dir, why);
     if (err == ERR_OK)
-        err = pid_hold(stages, why);
+        err = stages_hold(stages, why);
     if (err == ERR_OK)
         err = data_open(stages, why);
     if (err == ERR_OK)
@@ -210,7 +233,5 @@ stages_stop(struct stages *stages)
         ruleset_close(&stages->rules);
     if (stages->master != NULL)
         master_close(&stages->master);
-    if (stages->pid_fd >= 0)
-        (void)close(stages->pid_fd);
-    stages->pid_fd = -1;
+    stages_let_go(stages);
 }
