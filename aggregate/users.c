@@ -17,14 +17,19 @@ enum {
 struct users {
     uint32_t slots; /* of the small form; 0: large */
     uint32_t used;
-    union {
-        uint32_t small[1]; /* (index + 1) << 8 | rank; 0: free */
-        uint8_t large[USERS_REGISTERS];
-    } u;
+    uint32_t words
+        []; /* small: (index + 1) << 8 | rank, 0: free; large: a byte a register */
 };
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
               "numbers are loaded and stored as Redis's are");
+
+/* The large form's registers; bytes may alias words. */
+static uint8_t *
+registers(struct users *users)
+{
+    return (uint8_t *)users->words;
+}
 
 /* n is at most 8. */
 static uint64_t
@@ -77,14 +82,14 @@ static size_t
 size_of(const struct users *users)
 {
     if (users->slots == 0)
-        return sizeof(struct users);
-    return offsetof(struct users, u) + users->slots * sizeof(uint32_t);
+        return sizeof(struct users) + USERS_REGISTERS;
+    return sizeof(struct users) + users->slots * sizeof(uint32_t);
 }
 
 static struct users *
 small_new(uint32_t slots, size_t *bytes)
 {
-    size_t size = offsetof(struct users, u) + slots * sizeof(uint32_t);
+    size_t size = sizeof(struct users) + slots * sizeof(uint32_t);
     struct users *users = calloc(1, size);
 
     if (users != NULL) {
@@ -104,7 +109,7 @@ static uint32_t *
 small_slot(struct users *users, uint32_t index)
 {
     uint32_t mask = users->slots - 1, i = small_home(users, index);
-    uint32_t *slots = users->u.small;
+    uint32_t *slots = users->words;
 
     while (slots[i] != 0 && slots[i] >> RANK_BITS != index + 1)
         i = (i + 1) & mask;
@@ -117,24 +122,25 @@ users_prefetch(const struct users *users, struct user_mark mark)
     if (users == NULL)
         return;
     if (users->slots == 0)
-        __builtin_prefetch(&users->u.large[mark.index], 1);
+        __builtin_prefetch((const uint8_t *)users->words + mark.index, 1);
     else
-        __builtin_prefetch(&users->u.small[small_home(users, mark.index)], 1);
+        __builtin_prefetch(&users->words[small_home(users, mark.index)], 1);
 }
 
 static struct users *
 large_of(struct users *small, size_t *bytes)
 {
-    struct users *large = calloc(1, sizeof(*large));
+    size_t size = sizeof(struct users) + USERS_REGISTERS;
+    struct users *large = calloc(1, size);
 
     if (large == NULL)
         return NULL;
-    *bytes += sizeof(*large);
+    *bytes += size;
     for (uint32_t i = 0; i < small->slots; i++) {
-        uint32_t slot = small->u.small[i];
+        uint32_t slot = small->words[i];
 
         if (slot != 0)
-            large->u.large[(slot >> RANK_BITS) - 1] = (uint8_t)(slot & 0xff);
+            registers(large)[(slot >> RANK_BITS) - 1] = (uint8_t)(slot & 0xff);
     }
     return large;
 }
@@ -150,9 +156,9 @@ grow(struct users **users, size_t *bytes)
     } else {
         bigger = small_new(old->slots * 2, bytes);
         for (uint32_t i = 0; bigger != NULL && i < old->slots; i++)
-            if (old->u.small[i] != 0) {
-                *small_slot(bigger, (old->u.small[i] >> RANK_BITS) - 1) =
-                    old->u.small[i];
+            if (old->words[i] != 0) {
+                *small_slot(bigger, (old->words[i] >> RANK_BITS) - 1) =
+                    old->words[i];
                 bigger->used++;
             }
     }
@@ -166,9 +172,9 @@ grow(struct users **users, size_t *bytes)
 static enum user_answer
 large_raise(struct users *users, struct user_mark mark)
 {
-    if (users->u.large[mark.index] >= mark.rank)
+    if (registers(users)[mark.index] >= mark.rank)
         return USER_KNOWN;
-    users->u.large[mark.index] = mark.rank;
+    registers(users)[mark.index] = mark.rank;
     return USER_NEW;
 }
 
@@ -239,11 +245,11 @@ users_format(const struct users *users, uint8_t out[USERS_DENSE_BYTES])
     memcpy(out, magic, sizeof(magic));
     out[15] = 0x80;
     if (users->slots == 0)
-        large_format(users->u.large, out + 16);
+        large_format((const uint8_t *)users->words, out + 16);
     for (uint32_t i = 0; i < users->slots; i++)
-        if (users->u.small[i] != 0)
-            register_put(out + 16, (users->u.small[i] >> RANK_BITS) - 1,
-                         users->u.small[i] & 0xff);
+        if (users->words[i] != 0)
+            register_put(out + 16, (users->words[i] >> RANK_BITS) - 1,
+                         users->words[i] & 0xff);
 }
 
 void
