@@ -296,6 +296,12 @@ together_check(const struct config *config, struct why *why)
                        "aggregate.flush_ms is %" PRId64
                        ", over aggregate.flush_ms_max, %" PRId64,
                        config->aggregate_flush_ms, config->aggregate_flush_ms_max);
+    if (config->clicklog_keep_bytes >= config->clicklog_bytes_max)
+        return err_set(why, ERR_INVALID,
+                       "clicklog.keep_bytes is %" PRId64
+                       ", not below clicklog.bytes_max, %" PRId64
+                       ": the log would be full before it is trimmed",
+                       config->clicklog_keep_bytes, config->clicklog_bytes_max);
     if (config->clicklog_bytes_max > config->clicklog_map_bytes)
         return err_set(why, ERR_INVALID,
                        "clicklog.bytes_max is %" PRId64

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 
 #include "billing/judge.h"
@@ -19,7 +20,8 @@
 #include "schema/rediskeys.h"
 
 enum {
-    EVENT_LINES = 10,
+    EVENTS_SHOWN = 10,
+    EVENT_TIME_CHARS = 19, /* to the second */
     EVENTS_BYTES_MAX = 64 << 20,
     ARCHIVE_SLACK_S = 120,
     JUDGE_SLACK_S = 7200,
@@ -109,6 +111,19 @@ log_look(struct doctor *doctor)
              : "");
 }
 
+/* Since when the archive stage runs: its lock file is written at its start. */
+static int64_t
+archive_age_us(const struct doctor *doctor)
+{
+    char path[FILE_PATH_MAX];
+    struct stat st;
+
+    (void)snprintf(path, sizeof(path), "%s/archive.pid", doctor->config->data_dir);
+    if (stat(path, &st) != 0)
+        return INT64_MAX;
+    return clock_now_us() - (int64_t)st.st_mtim.tv_sec * CLOCK_SECOND_US;
+}
+
 static void
 archive_look(struct doctor *doctor)
 {
@@ -122,9 +137,12 @@ archive_look(struct doctor *doctor)
         say(doctor, FINDING_BAD, "archive", why.text, "start the archive stage");
         return;
     }
-    int64_t late_us =
-        now_us - manifest.through_us -
+    int64_t slack_us =
         (doctor->config->archive_roll_s + ARCHIVE_SLACK_S) * CLOCK_SECOND_US;
+    /* After a start the first files are closed only when they are old enough. */
+    int64_t late_us = archive_age_us(doctor) < slack_us
+                          ? 0
+                          : now_us - manifest.through_us - slack_us;
     (void)snprintf(text, sizeof(text),
                    "%u files of the last day; complete until %s", manifest.files_n,
                    clock_format_ms(manifest.through_us / 1000, through));
@@ -287,30 +305,70 @@ postgres_look(struct doctor *doctor)
     pg_close(&pg);
 }
 
-/* What the live path did about trouble, by itself. */
+/* "TIME pN WHAT WHY": the same thing at the same second in many partitions is one event. */
+struct event {
+    const char *line, *what;
+    unsigned partitions;
+};
+
+static const char *
+event_what(const char *line)
+{
+    const char *partition = strchr(line, ' ');
+    const char *what = partition == NULL ? NULL : strchr(partition + 1, ' ');
+
+    return what == NULL ? "" : what + 1;
+}
+
+static bool
+event_same(const struct event *event, const char *line)
+{
+    const char *what = event_what(line);
+
+    return event->line != NULL &&
+           strncmp(event->line, line, EVENT_TIME_CHARS) == 0 &&
+           strncmp(event->what, what, strcspn(what, " ") + 1) == 0;
+}
+
+static void
+event_say(struct doctor *doctor, const struct event *event)
+{
+    char text[512];
+
+    if (event->partitions > 1)
+        (void)snprintf(text, sizeof(text), "%s (and %u more partitions)",
+                       event->line, event->partitions - 1);
+    else
+        (void)snprintf(text, sizeof(text), "%s", event->line);
+    say(doctor, FINDING_NOTE, "live", text, "");
+}
+
+/* What the live path did about trouble, by itself: the last events. */
 static void
 events_look(struct doctor *doctor)
 {
     char path[FILE_PATH_MAX];
     struct buf text = BUF_MAX(EVENTS_BYTES_MAX);
-    const char *lines[EVENT_LINES];
+    struct event events[EVENTS_SHOWN] = {{0}};
     size_t n = 0;
 
     (void)snprintf(path, sizeof(path), "%s/aggregate/events.log",
                    doctor->config->data_dir);
-    if (file_read(path, &text, NULL) == ERR_OK && text.n > 0) {
+    if (file_read(path, &text, NULL) == ERR_OK)
         buf_add(&text, "", 1);
-        char *at = (char *)text.p;
-        while (at != NULL && *at != '\0') {
-            lines[n++ % EVENT_LINES] = at;
-            at = strchr(at, '\n');
-            if (at != NULL)
-                *at++ = '\0';
-        }
+    for (char *at = (char *)text.p; at != NULL && *at != '\0';) {
+        char *end = strchr(at, '\n');
+        if (end != NULL)
+            *end++ = '\0';
+        struct event *last = &events[(n + EVENTS_SHOWN - 1) % EVENTS_SHOWN];
+        if (event_same(last, at))
+            last->partitions++;
+        else
+            events[n++ % EVENTS_SHOWN] = (struct event){at, event_what(at), 1};
+        at = end;
     }
-    size_t first = n > EVENT_LINES ? n - EVENT_LINES : 0;
-    for (size_t i = first; i < n; i++)
-        say(doctor, FINDING_NOTE, "live", lines[i % EVENT_LINES], "");
+    for (size_t i = n > EVENTS_SHOWN ? n - EVENTS_SHOWN : 0; i < n; i++)
+        event_say(doctor, &events[i % EVENTS_SHOWN]);
     buf_free(&text);
 }
 

@@ -3,11 +3,13 @@
 #include "deploy/stages.h"
 
 #include <assert.h>
+#include <string.h>
 
 #include "billing/close.h"
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/pg.h"
+#include "schema/manifest.h"
 #include "schema/migrate.h"
 
 enum { TRIM_EVERY_S = 5, STORE_EVERY_S = 30 };
@@ -91,6 +93,23 @@ received_follow(struct keeper *keeper)
         log_event(LOG_WARN, "received_not_stored", LOG_TEXT("why", why.text));
 }
 
+/* What is archived: by this process, or, as its lists say, by another. */
+static void
+listed_get(const struct stages *stages, uint64_t *listed)
+{
+    struct manifest manifest;
+    struct why why;
+
+    for (uint32_t p = 0;
+         stages->archive != NULL && p < clicklog_partitions(stages->log); p++)
+        listed[p] = archive_listed(stages->archive, p);
+    if (stages->archive != NULL ||
+        manifest_read(&manifest, stages->archive_dir, INT64_MAX, &why) != ERR_OK)
+        return;
+    memcpy(listed, manifest.next, sizeof(manifest.next));
+    manifest_free(&manifest);
+}
+
 /* Trims only what the archive holds, and only so much that keep_bytes stay: readers that
  * restart then find their clicks in the log and not in files. */
 static void
@@ -98,25 +117,27 @@ log_trim(struct keeper *keeper)
 {
     struct stages *stages = keeper->stages;
     uint64_t keep = (uint64_t)stages->config->clicklog_keep_bytes;
+    uint64_t listed[MANIFEST_PARTITIONS_MAX] = {0};
     struct ingest_trim trim = {.received_drop_us = keeper->stored_below_us};
     struct clicklog_stats stats;
 
     clicklog_stats_get(stages->log, &stats);
+    listed_get(stages, listed);
     for (uint32_t p = 0; p < clicklog_partitions(stages->log); p++) {
         uint64_t first = 0, next = 0;
         struct why why;
         if (clicklog_range(stages->log, p, &first, &next, &why) != ERR_OK)
             continue;
-        uint64_t live = archive_live_listed(stages->archive, p);
-        if (stages->aggregate != NULL)
+        if (stages->aggregate != NULL && stages->archive != NULL) {
+            uint64_t live = archive_live_listed(stages->archive, p);
             (void)verdictlog_trim(stages->verdicts, p, live < first ? live : first,
                                   &why);
+        }
         if (stats.bytes_used <= keep)
             continue;
         double over = (double)(stats.bytes_used - keep) / (double)stats.bytes_used;
         uint64_t below = first + (uint64_t)((double)(next - first) * over);
-        uint64_t listed = archive_listed(stages->archive, p);
-        trim.below[p] = below < listed ? below : listed;
+        trim.below[p] = below < listed[p] ? below : listed[p];
     }
     ingest_trim_request(stages->ingest, &trim);
 }
@@ -154,8 +175,7 @@ stages_keeper(void *ctx)
             rules_follow(&keeper);
         if (stages->ingest != NULL && due(&keeper.store_us, STORE_EVERY_S))
             received_follow(&keeper);
-        if (stages->ingest != NULL && stages->archive != NULL &&
-            due(&keeper.trim_us, TRIM_EVERY_S))
+        if (stages->ingest != NULL && due(&keeper.trim_us, TRIM_EVERY_S))
             log_trim(&keeper);
     }
     pg_close(&keeper.pg);

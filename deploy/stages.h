@@ -40,7 +40,7 @@ struct stages {
     unsigned which; /* bits of enum stage */
     char archive_dir[1024];
     char judge_dir[1024];
-    int pid_fd;
+    int ingest_fd, archive_fd; /* locks: one writer each a data directory */
     struct clicklog *log;
     struct verdictlog *verdicts;
     struct master_source *master;
