@@ -294,6 +294,7 @@ zone_close(struct closing *closing, const char *name, const struct zone *zone,
     struct close_run run = {.in = in,
                             .moved = &closing->moved,
                             .stored_below_us = closing->stored_below_us,
+                            .rows = {.max = in->rows_max},
                             .zone_name = name,
                             .zone = zone};
     char day[12];

@@ -49,7 +49,8 @@ struct close_input {
     int32_t day;
     const char *zone; /* NULL: all */
     int64_t now_us;
-    bool force; /* grace and unheard-of ingest processes */
+    uint32_t rows_max; /* held at once; 0: CLOSE_ROWS_MAX */
+    bool force;        /* grace and unheard-of ingest processes */
     void (*progress)(void *ctx, uint64_t done, uint64_t total);
     void *progress_ctx;
 };

@@ -267,7 +267,8 @@ merkle_make(const struct close_run *run, uint64_t billable,
     hash_hex(root, sizeof(root), hex);
     if (err == ERR_OK && ids != billable)
         return err_set(why, ERR_CORRUPT,
-                       "close: the id runs hold %llu billed clicks, the sums %llu",
+                       "close: the id runs hold %llu billed clicks, the sums %llu; "
+                       "ids are kept for billing.dedup_days",
                        (unsigned long long)ids, (unsigned long long)billable);
     return err;
 }

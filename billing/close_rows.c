@@ -188,7 +188,8 @@ row_find(struct close_rows *rows, const struct sums_row *row)
         if (row_same(&rows->rows[rows->slots[at] - 1], row))
             return &rows->rows[rows->slots[at] - 1];
     }
-    if (!array_grow((void **)&rows->rows, &rows->cap, rows->n, CLOSE_ROWS_MAX,
+    if (!array_grow((void **)&rows->rows, &rows->cap, rows->n,
+                    rows->max != 0 ? rows->max : CLOSE_ROWS_MAX,
                     sizeof(*rows->rows)))
         return NULL;
     struct sums_row *made = &rows->rows[rows->n];

@@ -33,6 +33,7 @@ struct close_campaign {
 struct close_rows {
     struct sums_row *rows;
     uint32_t n, cap;
+    uint32_t max;    /* 0: CLOSE_ROWS_MAX */
     uint32_t *slots; /* row + 1, open addressing */
     uint32_t slots_n;
     struct close_campaign *campaigns;
