@@ -156,7 +156,10 @@ judge_open(struct judge *judge, const struct judge_input *in, struct why *why)
     if (err == ERR_OK)
         err = state_load(judge, why);
     if (err == ERR_OK)
-        err = fraud_window_open(&judge->window, JUDGE_WINDOW_BYTES_MAX, why);
+        err = state_open(&judge->state, in->judge_dir,
+                         in->window_bytes_max != 0 ? in->window_bytes_max
+                                                   : JUDGE_WINDOW_BYTES_MAX,
+                         why);
     if (err == ERR_OK)
         err = dims_open(&judge->dims, why);
     if (err == ERR_OK)
@@ -173,7 +176,7 @@ judge_close(struct judge *judge)
     publish_free(&judge->publish);
     sums_table_close(&judge->sums);
     dims_close(&judge->dims);
-    fraud_window_close(&judge->window);
+    state_close(&judge->state);
     agent_cache_free(&judge->agents);
     spend_close(&judge->spend);
     idruns_close(&judge->runs);
@@ -207,11 +210,13 @@ empty_commit(struct judge *judge, const struct slice *slice, struct why *why)
 }
 
 static enum err
-batch_alloc(struct judge *judge, struct why *why)
+batch_alloc(struct judge *judge, uint64_t replay, struct why *why)
 {
     uint64_t max = (uint64_t)judge->in->config->billing_judge_clicks_max;
 
-    judge->clicks_cap = judge->total < max ? judge->total : max;
+    judge->clicks_cap = judge->total > replay ? judge->total : replay;
+    if (judge->clicks_cap > max)
+        judge->clicks_cap = max;
     judge->clicks = malloc((judge->clicks_cap + 1) * sizeof(*judge->clicks));
     judge->sorted = malloc((judge->clicks_cap + 1) * sizeof(*judge->sorted));
     judge->spare = malloc((judge->clicks_cap + 1) * sizeof(*judge->spare));
@@ -416,7 +421,7 @@ run(struct judge *judge, struct why *why)
          judge->manifest.files[i].first_received_us < limit_us;
          i++)
         judge->total += judge->manifest.files[i].clicks;
-    err = batch_alloc(judge, why);
+    err = batch_alloc(judge, slice_replay_clicks(judge, judge->judged_us), why);
     if (err == ERR_OK && judge->total > 0)
         err = slice_replay(judge, judge->judged_us, why);
     if (err == ERR_OK)

@@ -26,8 +26,9 @@
  * over_budget at price 0.
  *
  * Units    Micros; microseconds of receipt; local days.
- * Memory   billing.judge_clicks_max times about 150 bytes, whatever the day's size, and the
- *          users and addresses of two hours of receipt (about 26 bytes each).
+ * Memory   billing.judge_clicks_max times about 150 bytes, whatever the day's size, and
+ *          window_bytes_max for users and addresses of two hours of receipt: what does not
+ *          fit is spilled to DIR/judge and judged in shards (billing/judge_state.h).
  * Errors   ERR_AGAIN: the archive has not everything up to to_us. ERR_CORRUPT names the file.
  * Threads  None; one judge at a time (DIR/judge/lock).
  */
@@ -50,6 +51,7 @@ struct judge_input {
     const struct ruleset *rules;
     int64_t until_us; /* judge every whole hour that ended at or before it ... */
     bool forced;      /* ... or exactly up to it */
+    uint64_t window_bytes_max; /* of the rules' state; 0: JUDGE_WINDOW_BYTES_MAX */
     void (*progress)(void *ctx, uint64_t done, uint64_t total); /* may be NULL */
     void *progress_ctx;
 };

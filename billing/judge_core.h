@@ -4,6 +4,8 @@
  *   judge_plan.c   where slices begin and end
  *   judge_batch.c  clicks into memory; repeats, against the batch and the id runs
  *   judge_slice.c  in order of receipt: rules, price, budget; what a slice leaves
+ *   judge_state.c  users and addresses, in bounded memory
+ *   judge_replay.c what they knew before the first slice
  *   judge_sums.c   clicks and money by key
  *   judge_log.c    judged.log
  *   judge_find.c   one click by its id
@@ -23,6 +25,7 @@
 #include "billing/final.h"
 #include "billing/idrun.h"
 #include "billing/judge.h"
+#include "billing/judge_state.h"
 #include "billing/judge_stream.h"
 #include "billing/publish.h"
 #include "billing/spend.h"
@@ -33,9 +36,9 @@
 
 enum { BATCH_SLICES_MAX = 256, JUDGE_ACCOUNTS_MAX = 1 << 20 };
 
-#define JUDGE_WINDOW_BYTES_MAX \
-    (UINT64_C(8) << 30) /* users and addresses of two hours */
-#define JUDGE_NO_CAMPAIGN UINT32_MAX
+/* Users and addresses of two hours; past it, shard by shard. */
+#define JUDGE_WINDOW_BYTES_MAX (UINT64_C(96) << 20)
+#define JUDGE_NO_CAMPAIGN      UINT32_MAX
 
 /* One click in memory. */
 struct judged {
@@ -100,7 +103,7 @@ struct judge {
     uint32_t record_n;
     struct idruns runs; /* grows; runs.n at most IDRUN_RUNS_MAX */
     struct spend *spend;
-    struct fraud_window *window;
+    struct state *state;
     struct agent_cache *agents;
     struct str zones[IDRUN_ZONES_MAX]; /* [0] is UTC */
     uint32_t zones_n;
@@ -153,7 +156,10 @@ enum err slice_judge(struct judge *judge, struct slice *slice, struct why *why);
 enum err slices_commit(struct judge *judge, const struct slice *slices, uint32_t n,
                        struct why *why);
 void slice_free(struct slice *slice);
-/* Feeds the rules' window with what was judged in the hour before from_us and in its hour. */
+/* judge_replay.c */
+/* How many clicks slice_replay will read. */
+uint64_t slice_replay_clicks(const struct judge *judge, int64_t from_us);
+/* Feeds the rules' state with what was judged in the hour before from_us and in its hour. */
 enum err slice_replay(struct judge *judge, int64_t from_us, struct why *why);
 
 /* judge_sums.c */

@@ -91,7 +91,7 @@ final_put(struct judge *judge, struct slice *slice, const struct judged *click,
     return err;
 }
 
-/* Rules with state, the verdict, the price and the budget of the next click. */
+/* The verdict, the price and the budget of the next click. */
 static enum err
 click_judge(struct judge *judge, struct slice *slice, struct judged *click,
             struct why *why)
@@ -99,15 +99,9 @@ click_judge(struct judge *judge, struct slice *slice, struct judged *click,
     const struct judge_input *in = judge->in;
     struct sum_key key = {.dims = click->dims};
     struct verdict verdict;
-    uint32_t stateful = 0;
     bool fits = true;
     enum err err = ERR_OK;
 
-    if (fraud_feeds(click->reasons))
-        err = fraud_window_seen(judge->window, ruleset_limits(in->rules),
-                                click->user_key, click->address_key,
-                                click->event_ms, &stateful, why);
-    click->reasons |= stateful;
     verdict = fraud_conclude(in->rules, in->master, click->reasons, 0);
     if (err == ERR_OK && verdict_is_billable((enum verdict_kind)verdict.kind)) {
         assert(click->campaign != JUDGE_NO_CAMPAIGN);
@@ -325,8 +319,6 @@ click_prefetch(const struct judge *judge, const struct judged *far,
         {near->dims, VERDICT_BILLABLE, REASON_none, near->list_micros},
     };
 
-    fraud_window_prefetch(judge->window, far->user_key, far->address_key,
-                          far->event_ms);
     sums_table_prefetch(judge->sums, &keys[0], false);
     sums_table_prefetch(judge->sums, &keys[1], true);
 }
@@ -334,10 +326,19 @@ click_prefetch(const struct judge *judge, const struct judged *far,
 enum err
 slice_judge(struct judge *judge, struct slice *slice, struct why *why)
 {
-    enum err err = ERR_OK;
+    const struct ruleset_limits *limits = ruleset_limits(judge->in->rules);
+    uint64_t ready = slice->first, n;
+    enum err err =
+        state_hour(judge->state, clock_floor(slice->from_us, CLOCK_HOUR_US), why);
 
-    fraud_window_hour(judge->window, clock_floor(slice->from_us, CLOCK_HOUR_US));
     for (uint64_t i = slice->first; i < slice->end && err == ERR_OK; i++) {
+        if (i == ready) {
+            err = state_feed(judge->state, limits, &judge->clicks[i],
+                             slice->end - i, &n, why);
+            ready += n;
+            if (err != ERR_OK)
+                break;
+        }
         if (i + AHEAD < slice->end)
             click_prefetch(judge, &judge->clicks[i + AHEAD],
                            &judge->clicks[i + AHEAD / 2]);
@@ -351,76 +352,4 @@ slice_judge(struct judge *judge, struct slice *slice, struct why *why)
     if (err == ERR_OK && slice->ends)
         err = slice_end(judge, slice, why);
     return err;
-}
-
-/* ---- what came before the first slice ---- */
-
-struct replay {
-    struct final_row **rows; /* a file, while it is read */
-};
-
-static enum err
-replay_click(struct judge *judge, struct replay *replay,
-             const struct manifest_file *files, const struct stream_click *in,
-             struct why *why)
-{
-    const struct manifest_file *file = &files[in->file];
-    struct final_row **rows = &replay->rows[in->file];
-    struct fraud_facts facts;
-    uint32_t reasons;
-    enum err err = ERR_OK;
-
-    if (*rows == NULL) {
-        *rows = malloc(file->clicks * sizeof(**rows));
-        if (*rows == NULL)
-            return err_set(why, ERR_NOMEM, "judge: no memory");
-        err = final_read(judge->in->archive_dir, file, *rows, why);
-        if (err != ERR_OK)
-            return err == ERR_NOTFOUND ? ERR_CORRUPT : err;
-    }
-    fraud_window_hour(judge->window,
-                      clock_floor(in->click->received_us, CLOCK_HOUR_US));
-    if (fraud_feeds((*rows)[in->row].verdict.reasons)) {
-        fraud_examine(judge->in->rules, judge->in->master, judge->agents, in->click,
-                      &facts);
-        err = fraud_window_seen(judge->window, ruleset_limits(judge->in->rules),
-                                facts.user_key, facts.address_key, facts.event_ms,
-                                &reasons, why);
-    }
-    if (in->row + 1 == file->clicks) {
-        free(*rows);
-        *rows = NULL;
-    }
-    return err;
-}
-
-enum err
-slice_replay(struct judge *judge, int64_t from_us, struct why *why)
-{
-    int64_t since_us = clock_floor(from_us, CLOCK_HOUR_US) - CLOCK_HOUR_US;
-    const struct manifest_file *files = judge->manifest.files;
-    struct stream *stream = NULL;
-    struct stream_click click;
-    struct replay replay;
-    uint32_t first = 0, n = 0;
-    enum err err;
-
-    while (first < judge->manifest.files_n &&
-           files[first].first_received_us < since_us)
-        first++;
-    while (first + n < judge->manifest.files_n &&
-           files[first + n].first_received_us < from_us)
-        n++;
-    files += first;
-    replay.rows = calloc((size_t)n + 1, sizeof(*replay.rows));
-    if (replay.rows == NULL)
-        return err_set(why, ERR_NOMEM, "judge: no memory");
-    err = stream_open(&stream, judge->in->archive_dir, files, n, why);
-    while (err == ERR_OK && (err = stream_next(stream, &click, why)) == ERR_OK)
-        err = replay_click(judge, &replay, files, &click, why);
-    stream_close(&stream);
-    for (uint32_t i = 0; i < n; i++)
-        free(replay.rows[i]);
-    free(replay.rows);
-    return err == ERR_AGAIN ? ERR_OK : err;
 }

@@ -124,7 +124,7 @@ void fraud_live_replay(struct fraud_live *live, const struct ruleset *set,
  * receipt, two generations by UTC hour of receipt. What a click sees depends only on the
  * fed clicks of its hour and the one before, so not on where slices were cut. */
 struct fraud_window;
-enum { FRAUD_WINDOW_BYTES_MIN = 1 << 20 };
+enum { FRAUD_WINDOW_BYTES_MIN = 1 << 16 };
 enum err fraud_window_open(struct fraud_window **out, uint64_t bytes_max,
                            struct why *why);
 void fraud_window_close(struct fraud_window **window);
@@ -141,5 +141,38 @@ enum err fraud_window_seen(struct fraud_window *window,
 void fraud_window_prefetch(const struct fraud_window *window, uint64_t user_key,
                            uint64_t address_key, int64_t event_ms);
 uint64_t fraud_window_bytes(const struct fraud_window *window);
+
+/* A window in pieces: a judge whose window is full takes out what it remembers, and goes on
+ * shard by shard, since what a click sees depends on its own keys only. Its user and its
+ * address are in a shard each, of FRAUD_SHARDS. */
+enum { FRAUD_SHARDS = 256 };
+enum fraud_part { FRAUD_USERS, FRAUD_ADDRESSES, FRAUD_PARTS_N };
+struct fraud_entry {
+    uint64_t key; /* 0: none */
+    int64_t value;
+};
+uint32_t fraud_shard(uint64_t key); /* of an entry */
+uint32_t fraud_user_shard(uint64_t user_key);
+uint32_t fraud_address_shard(uint64_t address_key, int64_t event_ms);
+/* What is remembered of the current or the previous hour, with gaps. */
+const struct fraud_entry *fraud_window_entries(const struct fraud_window *window,
+                                               bool previous, enum fraud_part part,
+                                               uint64_t *n);
+int64_t fraud_window_latest(const struct fraud_window *window, bool previous);
+void fraud_window_empty(struct fraud_window *window);
+/* Into an emptied window; ERR_FULL. */
+enum err fraud_window_restore(struct fraud_window *window, bool previous,
+                              enum fraud_part part, const struct fraud_entry *entry,
+                              struct why *why);
+void fraud_window_restore_latest(struct fraud_window *window, bool previous,
+                                 int64_t latest_ms);
+/* The halves of fraud_window_seen. */
+enum err fraud_window_user(struct fraud_window *window,
+                           const struct ruleset_limits *limits, uint64_t user_key,
+                           int64_t event_ms, uint32_t *reasons, struct why *why);
+enum err fraud_window_address(struct fraud_window *window,
+                              const struct ruleset_limits *limits,
+                              uint64_t address_key, int64_t event_ms,
+                              uint32_t *reasons, struct why *why);
 
 #endif

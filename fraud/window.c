@@ -10,18 +10,19 @@
 #include "fraud/line.h"
 #include "fraud/live.h"
 
-enum { SLOTS_MIN = 1024, SLOTS_A_LINE = 4 };
+enum { SLOTS_MIN = 1024, SLOTS_A_LINE = 4, SHARD_SHIFT = 56 };
 
-struct slot {
-    uint64_t key;
-    int64_t
-        value; /* users: event time of the last click; addresses: see minute_clicks */
-};
+#define SHARD_MASK (UINT64_MAX << SHARD_SHIFT)
 
-static_assert(sizeof(struct slot) * SLOTS_A_LINE == LINE_SIZE, "slots fill lines");
+/* A slot's value: of users the event time of the last click; of addresses see minute_clicks.
+ * The keys of an address's minute and of its seconds have their top bits, the shard, in
+ * common. */
+
+static_assert(sizeof(struct fraud_entry) * SLOTS_A_LINE == LINE_SIZE,
+              "slots fill lines");
 
 struct table {
-    struct slot *slots;
+    struct fraud_entry *slots;
     uint64_t slots_n; /* a power of two, or 0 */
     uint64_t used;
 };
@@ -43,8 +44,21 @@ key_of(uint64_t hash)
     return hash == 0 ? 1 : hash;
 }
 
+static uint64_t
+minute_key_of(uint64_t address_key, int64_t event_ms)
+{
+    return key_of(fraud_bucket_key(address_key, event_ms, CLOCK_MINUTE_MS));
+}
+
+static uint64_t
+second_key_of(uint64_t address_key, int64_t event_ms, uint64_t minute_key)
+{
+    return key_of((fraud_bucket_key(address_key, event_ms, 1000) & ~SHARD_MASK) |
+                  (minute_key & SHARD_MASK));
+}
+
 /* The slot of key, or the free one where it belongs. The table has a free slot. */
-static struct slot *
+static struct fraud_entry *
 table_find(const struct table *table, uint64_t key)
 {
     uint64_t mask = table->slots_n - 1, i = key >> 7 & mask;
@@ -59,7 +73,7 @@ table_get(const struct table *table, uint64_t key, int64_t absent)
 {
     if (table->used == 0)
         return absent;
-    const struct slot *slot = table_find(table, key);
+    const struct fraud_entry *slot = table_find(table, key);
 
     return slot->key == key ? slot->value : absent;
 }
@@ -74,7 +88,7 @@ slots_make(struct table *table, struct why *why)
 
     if (lines >= LINES_MIN)
         err = line_map(&slots, lines, "users or addresses", why);
-    else if ((slots = calloc(table->slots_n, sizeof(struct slot))) == NULL)
+    else if ((slots = calloc(table->slots_n, sizeof(struct fraud_entry))) == NULL)
         err = err_set(why, ERR_NOMEM, "fraud: no memory for users or addresses");
     table->slots = slots;
     return err;
@@ -87,7 +101,7 @@ table_clear(struct fraud_window *window, struct table *table)
         line_unmap(table->slots, table->slots_n / SLOTS_A_LINE);
     else
         free(table->slots);
-    window->bytes -= table->slots_n * sizeof(struct slot);
+    window->bytes -= table->slots_n * sizeof(struct fraud_entry);
     *table = (struct table){0};
 }
 
@@ -101,7 +115,7 @@ table_room(struct fraud_window *window, struct table *table, uint64_t n,
     struct table grown = {.slots_n =
                               table->slots_n == 0 ? SLOTS_MIN : 2 * table->slots_n,
                           .used = table->used};
-    uint64_t bytes = grown.slots_n * sizeof(struct slot);
+    uint64_t bytes = grown.slots_n * sizeof(struct fraud_entry);
 
     if (window->bytes + bytes > window->bytes_max)
         return err_set(
@@ -126,10 +140,10 @@ table_room(struct fraud_window *window, struct table *table, uint64_t n,
 static int64_t *
 table_put(struct table *table, uint64_t key, int64_t fresh)
 {
-    struct slot *slot = table_find(table, key);
+    struct fraud_entry *slot = table_find(table, key);
 
     if (slot->key == 0) {
-        *slot = (struct slot){key, fresh};
+        *slot = (struct fraud_entry){key, fresh};
         table->used++;
     }
     return &slot->value;
@@ -239,8 +253,7 @@ click_count(struct fraud_window *window, uint64_t address_key, int64_t event_ms,
             clock_floor(event_ms, CLOCK_MINUTE_MS) + (-1 - *minute) * 1000;
 
         *minute = 1;
-        ++*table_put(table, key_of(fraud_bucket_key(address_key, first_ms, 1000)),
-                     0);
+        ++*table_put(table, second_key_of(address_key, first_ms, minute_key), 0);
     }
     ++*table_put(table, second_key, 0);
     return ++*minute;
@@ -251,9 +264,8 @@ address_seen(struct fraud_window *window, const struct ruleset_limits *limits,
              uint64_t address_key, int64_t event_ms)
 {
     const struct generation *previous = &window->previous;
-    uint64_t minute_key =
-        key_of(fraud_bucket_key(address_key, event_ms, CLOCK_MINUTE_MS));
-    uint64_t second_key = key_of(fraud_bucket_key(address_key, event_ms, 1000));
+    uint64_t minute_key = minute_key_of(address_key, event_ms);
+    uint64_t second_key = second_key_of(address_key, event_ms, minute_key);
     int64_t second = fraud_second(event_ms), before = 0;
     int64_t now =
         click_count(window, address_key, event_ms, minute_key, second_key);
@@ -291,6 +303,30 @@ fraud_window_seen(struct fraud_window *window, const struct ruleset_limits *limi
     return ERR_OK;
 }
 
+enum err
+fraud_window_user(struct fraud_window *window, const struct ruleset_limits *limits,
+                  uint64_t user_key, int64_t event_ms, uint32_t *reasons,
+                  struct why *why)
+{
+    enum err err = table_room(window, &window->current.users, 1, why);
+
+    *reasons =
+        err == ERR_OK ? user_seen(window, limits, key_of(user_key), event_ms) : 0;
+    return err;
+}
+
+enum err
+fraud_window_address(struct fraud_window *window,
+                     const struct ruleset_limits *limits, uint64_t address_key,
+                     int64_t event_ms, uint32_t *reasons, struct why *why)
+{
+    enum err err = table_room(window, &window->current.addresses, 3, why);
+
+    *reasons =
+        err == ERR_OK ? address_seen(window, limits, address_key, event_ms) : 0;
+    return err;
+}
+
 static void
 table_prefetch(const struct table *table, uint64_t key)
 {
@@ -313,4 +349,77 @@ uint64_t
 fraud_window_bytes(const struct fraud_window *window)
 {
     return window->bytes;
+}
+
+uint32_t
+fraud_shard(uint64_t key)
+{
+    return (uint32_t)(key >> SHARD_SHIFT);
+}
+
+uint32_t
+fraud_user_shard(uint64_t user_key)
+{
+    return fraud_shard(key_of(user_key));
+}
+
+uint32_t
+fraud_address_shard(uint64_t address_key, int64_t event_ms)
+{
+    return fraud_shard(minute_key_of(address_key, event_ms));
+}
+
+static struct table *
+table_of(struct generation *generation, enum fraud_part part)
+{
+    return part == FRAUD_USERS ? &generation->users : &generation->addresses;
+}
+
+const struct fraud_entry *
+fraud_window_entries(const struct fraud_window *window, bool previous,
+                     enum fraud_part part, uint64_t *n)
+{
+    const struct generation *g = previous ? &window->previous : &window->current;
+    const struct table *table = part == FRAUD_USERS ? &g->users : &g->addresses;
+
+    *n = table->slots_n;
+    return table->slots;
+}
+
+int64_t
+fraud_window_latest(const struct fraud_window *window, bool previous)
+{
+    return previous ? window->previous.event_ms_max : window->current.event_ms_max;
+}
+
+void
+fraud_window_empty(struct fraud_window *window)
+{
+    generation_clear(window, &window->current);
+    generation_clear(window, &window->previous);
+}
+
+enum err
+fraud_window_restore(struct fraud_window *window, bool previous,
+                     enum fraud_part part, const struct fraud_entry *entry,
+                     struct why *why)
+{
+    struct table *table =
+        table_of(previous ? &window->previous : &window->current, part);
+    enum err err = table_room(window, table, 1, why);
+
+    assert(entry->key != 0);
+    if (err == ERR_OK)
+        *table_put(table, entry->key, 0) = entry->value;
+    return err;
+}
+
+void
+fraud_window_restore_latest(struct fraud_window *window, bool previous,
+                            int64_t latest_ms)
+{
+    if (previous)
+        window->previous.event_ms_max = latest_ms;
+    else
+        window->current.event_ms_max = latest_ms;
 }

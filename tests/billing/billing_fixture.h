@@ -92,6 +92,7 @@ struct fixture {
     const struct master *master;
     struct ruleset_source *rules_source;
     const struct ruleset *rules;
+    uint64_t window_bytes; /* of the judge; 0: as it is */
 };
 
 static inline struct master_source *
@@ -276,6 +277,7 @@ fixture_input(const struct fixture *f, int64_t until_us, bool forced)
         .rules = f->rules,
         .until_us = until_us,
         .forced = forced,
+        .window_bytes_max = f->window_bytes,
     };
 }
 

@@ -229,10 +229,15 @@ test_random_clicks_get_the_models_verdicts(void)
         size_t n;
         int64_t step_us;
         int64_t memory;
+        uint64_t window_bytes;
     } cases[] = {
-        {6000, SECOND, 2000000},     {6000, SECOND, 1000},
-        {6000, SECOND / 20, 1000},   {1500, 60 * SECOND, 2000000},
-        {1000, 3600 * SECOND, 1000},
+        {6000, SECOND, 2000000, 0},
+        {6000, SECOND, 1000, 0},
+        {6000, SECOND, 2000000, FRAUD_WINDOW_BYTES_MIN},
+        {6000, SECOND, 1000, FRAUD_WINDOW_BYTES_MIN},
+        {6000, SECOND / 20, 1000, 0},
+        {1500, 60 * SECOND, 2000000, 0},
+        {1000, 3600 * SECOND, 1000, 0},
     };
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -242,6 +247,7 @@ test_random_clicks_get_the_models_verdicts(void)
 
         fixture_open(&f);
         f.config.billing_judge_clicks_max = cases[i].memory;
+        f.window_bytes = cases[i].window_bytes;
         world_fill(&w, cases[i].n, cases[i].step_us, i + 1);
         world_archive(&f, &w, NULL, 0, i);
         model_run(&f, &w, 35 * CLOCK_DAY_US);
@@ -258,7 +264,7 @@ test_random_clicks_get_the_models_verdicts(void)
 }
 
 static void
-test_slices_cut_anywhere_give_the_same_verdicts(void)
+test_slices_cut_anywhere_give_the_same_verdicts(uint64_t window_bytes)
 {
     struct fixture f;
     struct world w;
@@ -266,6 +272,7 @@ test_slices_cut_anywhere_give_the_same_verdicts(void)
     uint64_t seed = 5;
 
     fixture_open(&f);
+    f.window_bytes = window_bytes;
     world_fill(&w, 5000, SECOND, 42);
     for (size_t i = 0; i < 12; i++) /* ascending, within the time of the clicks */
         cuts[i] = w.clicks[(i + 1) * 380 + random_below(&seed, 100)].received_us +
@@ -454,7 +461,8 @@ int
 main(void)
 {
     test_random_clicks_get_the_models_verdicts();
-    test_slices_cut_anywhere_give_the_same_verdicts();
+    test_slices_cut_anywhere_give_the_same_verdicts(0);
+    test_slices_cut_anywhere_give_the_same_verdicts(FRAUD_WINDOW_BYTES_MIN);
     test_a_judge_killed_at_any_time_goes_on_to_the_same_verdicts();
     test_ids_are_remembered_for_35_days_and_not_36();
     test_it_waits_for_the_archive();
