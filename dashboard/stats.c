@@ -93,6 +93,18 @@ rows_make(struct stats *stats, struct why *why)
     return ERR_OK;
 }
 
+void
+stats_row_clear(struct stats_row *row)
+{
+    struct buf groups = row->groups;
+
+    buf_reset(&groups);
+    *row = (struct stats_row){.start_ms = row->start_ms,
+                              .end_ms = row->end_ms,
+                              .groups = groups,
+                              .wanted = row->wanted};
+}
+
 static void
 reasons_format(const struct stats_row *row, struct buf *out)
 {

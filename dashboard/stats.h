@@ -40,6 +40,7 @@ struct stats_row {
     uint64_t users;
     uint64_t reasons[REASONS_N];
     struct buf groups; /* JSON objects joined by commas */
+    bool wanted;       /* Redis may still have it */
 };
 
 struct stats_query {
@@ -70,6 +71,9 @@ struct stats {
 void stats_final(struct stats *stats);
 /* Fills what is not final from Redis. Redis away: noted, not an error. */
 void stats_provisional(struct stats *stats);
+
+/* Back to unavailable, without numbers. */
+void stats_row_clear(struct stats_row *row);
 
 /* stats_groups.c: a row's groups are added (value is borrowed), then ended. */
 void stats_group_add(struct stats *stats, struct str value,

@@ -190,13 +190,8 @@ static void
 rows_forget(struct stats *stats)
 {
     stats->postgres_used = false;
-    for (uint32_t i = 0; i < stats->n; i++) {
-        struct stats_row *row = &stats->rows[i];
-        struct buf groups = row->groups;
-        buf_reset(&groups);
-        *row = (struct stats_row){
-            .start_ms = row->start_ms, .end_ms = row->end_ms, .groups = groups};
-    }
+    for (uint32_t i = 0; i < stats->n; i++)
+        stats_row_clear(&stats->rows[i]);
 }
 
 void

@@ -11,6 +11,8 @@
 #include "common/hash.h"
 #include "common/log.h"
 #include "common/redis.h"
+#include "schema/click.h"
+#include "schema/text.h"
 
 enum {
     STEP_S = 10,
@@ -20,10 +22,28 @@ enum {
     DIGITS_MAX = 18,           /* of a number: fits an int64 */
     TRIES_MAX = 5,             /* the generation may change while we read it */
     SCAN_FIELDS_MAX = 1000000, /* a row whole in one HSCAN */
+    FIELDS_MAX = 1 + REASONS_N + 26 * 26 + 1,
+    FIELD_SIZE = 40,
 };
 
-/* Where the fields of every row come first in a reply: the totals, then each reason. */
-#define TOTALS_N (1 + REASONS_N)
+/* How a row is read, by how many fields it has. Small hashes are lists to Redis: a look for
+ * one field goes through all of them, so one HSCAN that goes through once is best. In a
+ * large one (thousands of ads and publishers) looks are cheap and HMGET of the fields that
+ * can be there passes the others by; only the values of an open dimension need a HSCAN.
+ * Measured with 24 rows of 420 fields: 1.8 ms by HSCAN, 15 ms by HMGET. */
+enum plan { PLAN_NONE, PLAN_SCAN, PLAN_GET, PLAN_GET_AND_SCAN };
+
+enum { SMALL_FIELDS_MAX = 512 }; /* hash-max-listpack-entries */
+
+/* The fields that HMGET asks for: totals, reasons, and the values of a dimension if they
+ * can be listed. */
+struct fields {
+    char texts[FIELDS_MAX][FIELD_SIZE];
+    struct str names[FIELDS_MAX];
+    size_t n;
+    bool all_groups;
+    enum plan plans[STATS_ROWS_MAX];
+};
 
 enum err
 stats_owner_read(struct call *call, uint32_t partition, struct stats_owner *out,
@@ -80,92 +100,170 @@ cell_of(const int64_t n[NUMBERS_MAX])
 }
 
 static bool
-row_wanted(const struct stats *stats, const struct stats_row *row, int64_t now_ms)
+row_alive(const struct stats *stats, const struct stats_row *row, int64_t now_ms)
 {
     return window_expiry_s(stats->query.window, row->end_ms) * 1000 > now_ms;
 }
 
-/* HMGET KEY t r:REASON... : few fields of a row that may have thousands. */
-static enum err
-totals_queue(struct redis *redis, struct str key, struct why *why)
+static void
+field_list(struct fields *fields, const char *prefix, const char *name)
 {
-    char names[REASONS_N][40];
-    struct str words[2 + TOTALS_N] = {STR("HMGET"), key, STR("t")};
+    char *text = fields->texts[fields->n];
+    int n = snprintf(text, FIELD_SIZE, "%s%s", prefix, name);
 
-    for (int i = 0; i < REASONS_N; i++) {
-        int n = snprintf(names[i], sizeof(names[i]), "r:%s",
-                         reason_info((enum reason)i)->name);
-        assert(n > 0 && n < (int)sizeof(names[i]));
-        words[3 + i] = (struct str){names[i], (uint32_t)n};
-    }
-    return redis_queue(redis, words, 2 + TOTALS_N, why);
+    assert(n > 0 && n < FIELD_SIZE && fields->n < FIELDS_MAX);
+    fields->names[fields->n++] = (struct str){text, (uint32_t)n};
 }
 
-static enum err
-groups_queue(struct redis *redis, struct str key, int group, struct why *why)
+static void
+fields_list(struct fields *fields, int group)
 {
-    const char pattern[] = {DIMENSION_LETTERS[group], ':', '*'};
-    char fields[24];
-    int n = snprintf(fields, sizeof(fields), "%d", SCAN_FIELDS_MAX);
-    const struct str words[] = {STR("HSCAN"),
-                                key,
-                                STR("0"),
-                                STR("MATCH"),
-                                {pattern, sizeof(pattern)},
-                                STR("COUNT"),
-                                {fields, (uint32_t)n}};
+    fields->n = 0;
+    fields->all_groups = true;
+    field_list(fields, "t", "");
+    for (int i = 0; i < REASONS_N; i++)
+        field_list(fields, "r:", reason_info((enum reason)i)->name);
+    if (group == DIMENSION_DEVICE) {
+        for (unsigned i = 0; i < CLICK_DEVICES_N; i++)
+            field_list(fields, "d:", click_device_name(i));
+        field_list(fields, "d:", "__other__");
+    } else if (group == DIMENSION_COUNTRY) {
+        for (int i = 0; i < 26 * 26; i++) {
+            const char code[] = {(char)('A' + i / 26), (char)('A' + i % 26), '\0'};
+            if (country_known((struct str){code, 2}))
+                field_list(fields, "n:", code);
+        }
+        field_list(fields, "n:", "__other__");
+    } else {
+        fields->all_groups = group == STATS_NO_GROUP;
+    }
+}
+
+static struct str
+row_key(const struct stats *stats, const struct stats_owner *owner,
+        const struct stats_row *row, char key[REDISKEY_MAX])
+{
+    return (struct str){key,
+                        rediskey_row(key, partition_of(stats->call),
+                                     owner->generation, stats->query.window,
+                                     stats->call->campaign->id, row->start_ms)};
+}
+
+/* How many fields each row has, and so how to read it. A final row needs its users only. */
+static enum err
+rows_plan(struct stats *stats, const struct stats_owner *owner,
+          struct fields *fields, struct why *why)
+{
+    int64_t now_ms = clock_now_us() / 1000;
+    struct redis *redis = stats->call->redis;
+    enum err err = ERR_OK;
+
+    for (uint32_t i = 0; err == ERR_OK && i < stats->n; i++) {
+        char key[REDISKEY_MAX];
+        const struct str words[] = {STR("HLEN"),
+                                    row_key(stats, owner, &stats->rows[i], key)};
+        stats->rows[i].wanted = row_alive(stats, &stats->rows[i], now_ms);
+        if (stats->rows[i].wanted)
+            err = redis_queue(redis, words, 2, why);
+    }
+    for (uint32_t i = 0; err == ERR_OK && i < stats->n; i++) {
+        struct redis_reply *reply = NULL;
+        if (!stats->rows[i].wanted)
+            continue;
+        err = redis_reply_next(redis, &reply, why);
+        if (err == ERR_OK)
+            fields->plans[i] = stats->rows[i].state == STATS_FINAL  ? PLAN_NONE
+                               : reply->integer <= SMALL_FIELDS_MAX ? PLAN_SCAN
+                               : fields->all_groups                 ? PLAN_GET
+                                                    : PLAN_GET_AND_SCAN;
+        redis_reply_free(&reply);
+    }
+    return err;
+}
+
+/* Fields whose name begins with one of letters. */
+static enum err
+scan_queue(struct redis *redis, struct str key, const char *letters,
+           struct why *why)
+{
+    char pattern[16], count[16];
+    const struct str words[] = {
+        STR("HSCAN"),
+        key,
+        STR("0"),
+        STR("MATCH"),
+        {pattern, (uint32_t)snprintf(pattern, sizeof(pattern), "[%s]*", letters)},
+        STR("COUNT"),
+        {count, (uint32_t)snprintf(count, sizeof(count), "%d", SCAN_FIELDS_MAX)}};
 
     return redis_queue(redis, words, sizeof(words) / sizeof(words[0]), why);
 }
 
 static enum err
-row_queue(struct stats *stats, uint32_t partition, uint32_t generation,
-          const struct stats_row *row, struct why *why)
+get_queue(struct redis *redis, struct str key, const struct fields *fields,
+          struct why *why)
+{
+    struct str words[2 + FIELDS_MAX] = {STR("HMGET"), key};
+
+    memcpy(words + 2, fields->names, fields->n * sizeof(*words));
+    return redis_queue(redis, words, 2 + fields->n, why);
+}
+
+static enum err
+row_queue(struct stats *stats, const struct stats_owner *owner,
+          const struct stats_row *row, enum plan plan, const struct fields *fields,
+          struct why *why)
 {
     char hash[REDISKEY_MAX], users[REDISKEY_MAX];
-    struct call *call = stats->call;
-    struct str key = {hash,
-                      rediskey_row(hash, partition, generation, stats->query.window,
-                                   call->campaign->id, row->start_ms)};
+    int group = stats->query.group_by;
+    const char letters[] = {
+        't', 'r', group == STATS_NO_GROUP ? '\0' : DIMENSION_LETTERS[group], '\0'};
+    struct redis *redis = stats->call->redis;
+    struct str key = row_key(stats, owner, row, hash);
     const struct str count[] = {
         STR("PFCOUNT"),
-        {users, rediskey_users(users, partition, generation, stats->query.window,
-                               call->campaign->id, row->start_ms)}};
+        {users, rediskey_users(users, partition_of(stats->call), owner->generation,
+                               stats->query.window, stats->call->campaign->id,
+                               row->start_ms)}};
     enum err err = ERR_OK;
 
-    if (row->state != STATS_FINAL)
-        err = totals_queue(call->redis, key, why);
-    if (err == ERR_OK && row->state != STATS_FINAL &&
-        stats->query.group_by != STATS_NO_GROUP)
-        err = groups_queue(call->redis, key, stats->query.group_by, why);
-    return err == ERR_OK ? redis_queue(call->redis, count, 2, why) : err;
+    if (plan == PLAN_GET || plan == PLAN_GET_AND_SCAN)
+        err = get_queue(redis, key, fields, why);
+    if (err == ERR_OK && plan == PLAN_SCAN)
+        err = scan_queue(redis, key, letters, why);
+    if (err == ERR_OK && plan == PLAN_GET_AND_SCAN)
+        err = scan_queue(redis, key, letters + 2, why);
+    return err == ERR_OK ? redis_queue(redis, count, 2, why) : err;
 }
 
-static enum err
-totals_read(struct redis *redis, struct stats_row *row, struct why *why)
+static void
+field_take(struct stats *stats, struct stats_row *row, struct str name,
+           struct str value)
 {
-    struct redis_reply *reply = NULL;
+    int group = stats->query.group_by;
     int64_t n[NUMBERS_MAX];
-    enum err err = redis_reply_next(redis, &reply, why);
 
-    if (err == ERR_OK && reply->count != TOTALS_N)
-        err = err_set(why, ERR_FATAL, "redis: a reply of the wrong shape");
-    if (err == ERR_OK) {
-        numbers_parse(reply->items[0]->text, n);
-        row->all = cell_of(n);
+    numbers_parse(value, n);
+    struct stats_cell cell = cell_of(n);
+    struct str rest = name.n < 2 ? STR("") : (struct str){name.p + 2, name.n - 2};
+    if (str_equal(name, STR("t"))) {
+        row->all = cell;
         row->duplicate = (uint64_t)n[4];
         row->quarantined = (uint64_t)n[5];
-        for (int i = 0; i < REASONS_N; i++) {
-            numbers_parse(reply->items[1 + i]->text, n);
-            row->reasons[i] = (uint64_t)n[0];
-        }
+    } else if (name.n < 2 || name.p[1] != ':') {
+        return;
+    } else if (name.p[0] == 'r') {
+        enum reason reason = reason_find(rest);
+        if (reason < REASONS_N)
+            row->reasons[reason] = (uint64_t)n[0];
+    } else if (group != STATS_NO_GROUP && name.p[0] == DIMENSION_LETTERS[group]) {
+        stats_group_add(stats, rest, &cell);
     }
-    redis_reply_free(&reply);
-    return err;
 }
 
+/* A cursor, and fields with their values. */
 static enum err
-groups_read(struct stats *stats, struct stats_row *row, struct why *why)
+scan_read(struct stats *stats, struct stats_row *row, struct why *why)
 {
     struct redis_reply *reply = NULL;
     enum err err = redis_reply_next(stats->call->redis, &reply, why);
@@ -175,15 +273,10 @@ groups_read(struct stats *stats, struct stats_row *row, struct why *why)
         err = err_set(why, ERR_FATAL, "redis: a row of over %d fields",
                       SCAN_FIELDS_MAX);
     if (err == ERR_OK) {
-        const struct redis_reply *fields = reply->items[1];
-        buf_reset(&row->groups);
-        for (size_t i = 0; i + 1 < fields->count; i += 2) {
-            struct str name = fields->items[i]->text;
-            int64_t n[NUMBERS_MAX];
-            numbers_parse(fields->items[i + 1]->text, n);
-            struct stats_cell cell = cell_of(n);
-            stats_group_add(stats, (struct str){name.p + 2, name.n - 2}, &cell);
-        }
+        const struct redis_reply *pairs = reply->items[1];
+        for (size_t i = 0; i + 1 < pairs->count; i += 2)
+            field_take(stats, row, pairs->items[i]->text,
+                       pairs->items[i + 1]->text);
         stats_groups_end(stats, row);
     }
     redis_reply_free(&reply);
@@ -191,17 +284,40 @@ groups_read(struct stats *stats, struct stats_row *row, struct why *why)
 }
 
 static enum err
-row_read(struct stats *stats, struct stats_row *row, struct why *why)
+get_read(struct stats *stats, struct stats_row *row, const struct fields *fields,
+         struct why *why)
+{
+    struct redis_reply *reply = NULL;
+    enum err err = redis_reply_next(stats->call->redis, &reply, why);
+
+    if (err == ERR_OK && reply->count != fields->n)
+        err = err_set(why, ERR_FATAL, "redis: a reply of the wrong shape");
+    if (err == ERR_OK) {
+        for (size_t i = 0; i < fields->n; i++)
+            if (reply->items[i]->type != REDIS_NIL)
+                field_take(stats, row, fields->names[i], reply->items[i]->text);
+        if (fields->all_groups)
+            stats_groups_end(stats, row);
+    }
+    redis_reply_free(&reply);
+    return err;
+}
+
+static enum err
+row_read(struct stats *stats, struct stats_row *row, enum plan plan,
+         const struct fields *fields, struct why *why)
 {
     struct redis_reply *users = NULL;
     enum err err = ERR_OK;
 
-    if (row->state != STATS_FINAL) {
-        err = totals_read(stats->call->redis, row, why);
-        if (err == ERR_OK && stats->query.group_by != STATS_NO_GROUP)
-            err = groups_read(stats, row, why);
+    if (plan != PLAN_NONE)
+        stats_row_clear(row);
+    if (plan == PLAN_GET || plan == PLAN_GET_AND_SCAN)
+        err = get_read(stats, row, fields, why);
+    if (err == ERR_OK && (plan == PLAN_SCAN || plan == PLAN_GET_AND_SCAN))
+        err = scan_read(stats, row, why);
+    if (plan != PLAN_NONE)
         row->state = err == ERR_OK ? STATS_PROVISIONAL : STATS_UNAVAILABLE;
-    }
     if (err == ERR_OK)
         err = redis_reply_next(stats->call->redis, &users, why);
     if (err == ERR_OK) {
@@ -215,20 +331,18 @@ row_read(struct stats *stats, struct stats_row *row, struct why *why)
 
 static enum err
 generation_read(struct stats *stats, const struct stats_owner *owner,
-                struct why *why)
+                struct fields *fields, struct why *why)
 {
-    uint32_t partition = partition_of(stats->call);
-    int64_t now_ms = clock_now_us() / 1000;
-    enum err err = ERR_OK;
+    enum err err = rows_plan(stats, owner, fields, why);
 
     for (uint32_t i = 0; err == ERR_OK && i < stats->n; i++) {
-        if (row_wanted(stats, &stats->rows[i], now_ms))
-            err = row_queue(stats, partition, owner->generation, &stats->rows[i],
+        if (stats->rows[i].wanted)
+            err = row_queue(stats, owner, &stats->rows[i], fields->plans[i], fields,
                             why);
     }
     for (uint32_t i = 0; err == ERR_OK && i < stats->n; i++) {
-        if (row_wanted(stats, &stats->rows[i], now_ms)) {
-            err = row_read(stats, &stats->rows[i], why);
+        if (stats->rows[i].wanted) {
+            err = row_read(stats, &stats->rows[i], fields->plans[i], fields, why);
             stats->redis_used = true;
         }
     }
@@ -252,8 +366,10 @@ rows_read(struct stats *stats, struct why *why)
 {
     uint32_t partition = partition_of(stats->call);
     struct stats_owner owner, after;
+    struct fields fields;
     enum err err = stats_owner_read(stats->call, partition, &owner, why);
 
+    fields_list(&fields, stats->query.group_by);
     /* A rebuild that ends now removes what we are reading: then it would look like 0. */
     for (int i = 0; err == ERR_OK && i < TRIES_MAX; i++) {
         stats->rebuilding = owner.rebuilding;
@@ -262,7 +378,7 @@ rows_read(struct stats *stats, struct why *why)
             rows_forget(stats);
             return ERR_OK;
         }
-        err = generation_read(stats, &owner, why);
+        err = generation_read(stats, &owner, &fields, why);
         if (err == ERR_OK)
             err = stats_owner_read(stats->call, partition, &after, why);
         if (err == ERR_OK && after.generation == owner.generation)
