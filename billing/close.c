@@ -12,6 +12,10 @@
 #include "schema/text.h"
 #include "schema/zone.h"
 
+#define MONTH_LOCK INT64_C(0x636c6f73656d6f6e) /* "closemon" */
+
+enum { DAYS_BEFORE = 9 }; /* a click is at most 7 days late */
+
 struct closing {
     const struct close_input *in;
     struct judge_slice *slices;
@@ -419,6 +423,24 @@ zones_close(struct closing *closing, const struct zone_list *list, struct why *w
     return err;
 }
 
+/* The month's partition, before any transaction of a run: making it locks the whole table,
+ * which a run that holds other locks must not wait for. */
+static enum err
+month_make(const struct closing *closing, struct why *why)
+{
+    int64_t day_us = closing->in->day * CLOCK_DAY_US;
+    char day[12], sql[160];
+
+    if (day_us - CLOCK_DAY_US > closing->judged_us ||
+        day_us < closing->slices[0].from_us - DAYS_BEFORE * CLOCK_DAY_US)
+        return ERR_OK; /* nothing can be judged of it */
+    (void)snprintf(sql, sizeof(sql),
+                   "SELECT pg_advisory_xact_lock(%lld); "
+                   "SELECT campaign_daily_stats_partition('%s')",
+                   (long long)MONTH_LOCK, date_format(closing->in->day, day));
+    return pg_exec(closing->in->pg, sql, NULL, 0, NULL, why);
+}
+
 static enum err
 closing_run(struct closing *closing, struct why *why)
 {
@@ -429,6 +451,8 @@ closing_run(struct closing *closing, struct why *why)
     closing->judged_us = closing->slices[closing->slices_n - 1].to_us;
     closing->moved.from_us = (closing->in->day - INT64_C(2)) * CLOCK_DAY_US;
     enum err err = spools_heard(closing, why);
+    if (err == ERR_OK)
+        err = month_make(closing, why);
     if (err == ERR_OK)
         err = zone_list_make(closing, list, why);
     if (err == ERR_OK)

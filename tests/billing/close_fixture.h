@@ -126,6 +126,7 @@ house_open(struct house *h)
 static inline void
 house_close(struct house *h)
 {
+    archiver_roll(&h->archiver, INT64_C(1) << 60); /* what is open is freed */
     archiver_close(&h->archiver);
     clicklog_close(&h->log);
     fixture_close(&h->f);
