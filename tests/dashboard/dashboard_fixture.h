@@ -170,6 +170,38 @@ number_at(const cJSON *json, const char *name)
     return (int64_t)found->valuedouble;
 }
 
+/* --- answers of stats --- */
+
+/* from and to as the query has them. */
+static inline cJSON *
+stats_of(const struct rig *rig, const char *campaign, int64_t from_ms,
+         int64_t to_ms, const char *more, int status)
+{
+    char path[PATH_TEXT], from[CLOCK_TEXT_SIZE], to[CLOCK_TEXT_SIZE];
+
+    (void)snprintf(path, sizeof(path), "/v1/campaigns/%s/stats?from=%s&to=%s&%s",
+                   campaign, clock_format_ms(from_ms, from),
+                   clock_format_ms(to_ms, to), more);
+    return ask_json(rig->port, KEY_ACCOUNT, path, status);
+}
+
+static inline const cJSON *
+row_at(const cJSON *json, int i)
+{
+    const cJSON *row = cJSON_GetArrayItem(member(json, "rows"), i);
+
+    assert_non_null(row);
+    return row;
+}
+
+static inline void
+count_is(const cJSON *json, const char *name, int64_t want)
+{
+    if (number_at(json, name) != want)
+        fail_msg("%s is not %lld: %s", name, (long long)want,
+                 cJSON_PrintUnformatted(json));
+}
+
 /* --- Redis --- */
 
 static inline void
