@@ -13,7 +13,7 @@
 #include "common/err.h"
 #include "schema/click.h"
 
-enum { DIMS_BYTES_MAX = 64 << 20, DIMS_NAME_MAX = 255, DIMS_AHEAD = 16 };
+enum { DIMS_BYTES_MAX = 32 << 20, DIMS_NAME_MAX = 255, DIMS_AHEAD = 16 };
 
 struct dims;
 

@@ -66,6 +66,14 @@ struct idrun_merge {
     struct idrun_cursor *cursors;
     uint32_t n;
     uint64_t last_hash;
+    struct idrun_head *heap; /* of the runs that have more, least first */
+    uint32_t heap_n;
+    bool given; /* the head of heap[0] was handed out */
+};
+
+struct idrun_head {
+    uint64_t hash;
+    uint32_t run;
 };
 enum err idrun_merge_open(struct idrun_merge *merge, struct idrun *const *runs,
                           uint32_t n, struct why *why);

@@ -12,25 +12,53 @@
 #include "common/clock.h"
 #include "fraud/verdict.h"
 
+static bool
+head_less(const struct idrun_head *a, const struct idrun_head *b)
+{
+    return a->hash != b->hash ? a->hash < b->hash : a->run < b->run;
+}
+
+static void
+sift_down(struct idrun_merge *merge, uint32_t at)
+{
+    struct idrun_head *heap = merge->heap, moved = heap[at];
+
+    for (uint32_t child; (child = 2 * at + 1) < merge->heap_n; at = child) {
+        child +=
+            child + 1 < merge->heap_n && head_less(&heap[child + 1], &heap[child]);
+        if (!head_less(&heap[child], &moved))
+            break;
+        heap[at] = heap[child];
+    }
+    heap[at] = moved;
+}
+
 enum err
 idrun_merge_open(struct idrun_merge *merge, struct idrun *const *runs, uint32_t n,
                  struct why *why)
 {
     enum err err = ERR_OK;
 
-    *merge =
-        (struct idrun_merge){.cursors = calloc(n + 1, sizeof(*merge->cursors))};
-    if (merge->cursors == NULL)
+    *merge = (struct idrun_merge){.cursors = calloc(n + 1, sizeof(*merge->cursors)),
+                                  .heap = calloc(n + 1, sizeof(*merge->heap))};
+    if (merge->cursors == NULL || merge->heap == NULL) {
+        idrun_merge_close(merge);
         return err_set(why, ERR_NOMEM, "merge of id runs: no memory");
+    }
     for (; merge->n < n && err == ERR_OK; merge->n++) {
         struct idrun_cursor *cursor = &merge->cursors[merge->n];
 
         err = idrun_cursor_open(cursor, runs[merge->n], true, why);
         if (err == ERR_OK)
             err = idrun_cursor_chunk(cursor, why);
-        if (err == ERR_AGAIN)
+        if (err == ERR_OK)
+            merge->heap[merge->heap_n++] =
+                (struct idrun_head){cursor->hashes[0], merge->n};
+        else if (err == ERR_AGAIN)
             err = ERR_OK;
     }
+    for (uint32_t i = merge->heap_n / 2; i-- > 0;)
+        sift_down(merge, i);
     if (err != ERR_OK)
         idrun_merge_close(merge);
     return err;
@@ -42,34 +70,49 @@ idrun_merge_close(struct idrun_merge *merge)
     for (uint32_t i = 0; i < merge->n; i++)
         idrun_cursor_close(&merge->cursors[i]);
     free(merge->cursors);
+    free(merge->heap);
     *merge = (struct idrun_merge){0};
 }
 
-/* Runs are few (a day's slices): a scan of the heads beats a heap's bookkeeping. */
+/* The run of heap[0] goes on. */
+static enum err
+head_next(struct idrun_merge *merge, struct why *why)
+{
+    struct idrun_cursor *cursor = &merge->cursors[merge->heap[0].run];
+    enum err err = ERR_OK;
+
+    if (++cursor->at == cursor->n)
+        err = idrun_cursor_chunk(cursor, why);
+    if (err == ERR_OK)
+        merge->heap[0].hash = cursor->hashes[cursor->at];
+    else if (err == ERR_AGAIN)
+        merge->heap[0] = merge->heap[--merge->heap_n];
+    else
+        return err;
+    if (merge->heap_n > 0)
+        sift_down(merge, 0);
+    return ERR_OK;
+}
+
 enum err
 idrun_merge_next(struct idrun_merge *merge, uint32_t *run, uint64_t *hash,
                  const struct idrun_detail **detail, struct why *why)
 {
-    struct idrun_cursor *best = NULL;
+    const struct idrun_cursor *best;
+    enum err err = ERR_OK;
 
-    for (uint32_t i = 0; i < merge->n; i++) {
-        struct idrun_cursor *c = &merge->cursors[i];
-
-        if (c->n > 0 && c->at == c->n) {
-            enum err err = idrun_cursor_chunk(c, why);
-
-            if (err != ERR_OK && err != ERR_AGAIN)
-                return err;
-        }
-        if (c->n > 0 && (best == NULL || c->hashes[c->at] < best->hashes[best->at]))
-            best = c;
-    }
-    if (best == NULL)
+    if (merge->given)
+        err = head_next(merge, why);
+    merge->given = false;
+    if (err != ERR_OK)
+        return err;
+    if (merge->heap_n == 0)
         return ERR_AGAIN;
-    *run = (uint32_t)(best - merge->cursors);
-    *hash = best->hashes[best->at];
+    merge->given = true;
+    *run = merge->heap[0].run;
+    *hash = merge->heap[0].hash;
+    best = &merge->cursors[*run];
     *detail = &best->details[best->at];
-    best->at++;
     if (*hash < merge->last_hash || (*detail)->file >= best->run->header.files_n)
         return err_set(why, ERR_CORRUPT, "%s: an entry is damaged",
                        best->run->path);
