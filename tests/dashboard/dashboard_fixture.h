@@ -337,6 +337,28 @@ daily_put(struct rig *rig, const char *campaign, const char *day, const char *ad
 
 /* --- start and stop --- */
 
+#define TURN        STR("clickledger-itest-dashboard")
+#define TURN_US_MAX (200 * CLOCK_SECOND_US)
+
+/* Owner records are the same for all programs that share a Redis: one after another. */
+static inline void
+turn_take(struct rig *rig)
+{
+    const struct str words[] = {STR("SET"), TURN,      STR("1"),
+                                STR("NX"),  STR("PX"), STR("60000")};
+    int64_t until_us = clock_mono_us() + TURN_US_MAX;
+
+    for (bool mine = false; !mine; clock_sleep_us(20000)) {
+        struct redis_reply *reply = NULL;
+        struct why why = {{0}};
+        itest_need(redis_command(rig->redis, words, 6, &reply, &why), "SET", &why);
+        mine = reply->type != REDIS_NIL;
+        redis_reply_free(&reply);
+        if (clock_mono_us() > until_us)
+            fail_msg("another dashboard test does not end");
+    }
+}
+
 static inline void
 rig_open(struct rig *rig)
 {
@@ -348,6 +370,7 @@ rig_open(struct rig *rig)
     itest_need(migrate(rig->pg, NULL, &why), "migrate", &why);
     itest_need(redis_open(&rig->redis, redis, ITEST_REDIS_TIMEOUT_US, &why),
                "redis", &why);
+    turn_take(rig);
     fixture_open(&rig->billing);
     master_drop(rig->billing.master_source, rig->billing.master);
     master_close(&rig->billing.master_source);
@@ -374,6 +397,7 @@ static inline void
 rig_close(struct rig *rig)
 {
     dashboard_stop(&rig->dashboard);
+    redis_do(rig, (struct str[]){STR("DEL"), TURN}, 2);
     redis_close(&rig->redis);
     pg_close(&rig->pg);
     fixture_close(&rig->billing);
