@@ -1,0 +1,609 @@
+/* Invoices in a real PostgreSQL, from runs that are written straight into its tables. */
+#include "billing/invoice.h"
+
+#include "common/money.h"
+#include "tests/billing/close_fixture.h"
+
+#define GRACE_US (3 * CLOCK_DAY_US)
+
+enum { FIELDS_MAX = 20, ROWS_MAX = 64 };
+
+/* Only the database of the house. */
+static void
+desk_open(struct house *h)
+{
+    int applied;
+
+    *h = (struct house){.n = 0};
+    itest_database_make(h->conninfo);
+    MUST(pg_open(&h->pg, h->conninfo, why));
+    MUST(migrate(h->pg, &applied, why));
+    house_sql(h, house_master_sql);
+}
+
+static void
+desk_close(struct house *h)
+{
+    CHECK(house_number(h,
+                       "SELECT count(*) FROM (SELECT transaction_id, currency "
+                       "FROM ledger_entry GROUP BY 1, 2 HAVING sum(micros) <> 0) "
+                       "x") == 0);
+    CHECK(house_number(h,
+                       "SELECT count(*) FROM (SELECT total_minor, (SELECT "
+                       "coalesce(sum(amount_minor), 0) FROM invoice_line l WHERE "
+                       "l.invoice_id = i.id) AS lines FROM invoice i) x WHERE "
+                       "total_minor <> lines") == 0);
+    pg_close(&h->pg);
+    itest_database_drop(h->conninfo);
+}
+
+/* A posted run of a zone and day; sequence counts up. */
+static void
+run_post(struct house *h, const char *zone, const char *day, const char *status)
+{
+    char sql[1024];
+
+    (void)snprintf(
+        sql, sizeof(sql),
+        "SELECT campaign_daily_stats_partition('%s'); INSERT INTO billing_run "
+        "(time_zone, day, kind, sequence, input_hash, received_from, received_to, "
+        "status, code_version) SELECT '%s', '%s', CASE WHEN count(*) = 0 THEN "
+        "'regular' ELSE 'late' END, count(*), sha256(convert_to(count(*)::text, "
+        "'UTF8')), now(), now(), '%s', 'test' FROM billing_run WHERE time_zone = "
+        "'%s' AND day = '%s'",
+        day, zone, day, status, zone, day);
+    house_sql(h, sql);
+}
+
+/* Clicks in the newest run, and in the ledger. */
+static void
+clicks_post(struct house *h, const char *campaign, int64_t price_micros,
+            int64_t clicks)
+{
+    char sql[2048];
+
+    (void)snprintf(
+        sql, sizeof(sql),
+        "INSERT INTO campaign_daily_stats SELECT day, '%s', id, 1, 'a', 'DE', "
+        "'mobile', 'p', 'billable', 'none', %lld, %lld, %lld::numeric * %lld, 0 "
+        "FROM billing_run ORDER BY id DESC LIMIT 1;"
+        "WITH t AS (INSERT INTO ledger_transaction (run_id, text) SELECT max(id), "
+        "'t' FROM billing_run RETURNING id), c AS (SELECT * FROM campaign WHERE id "
+        "= "
+        "'%s') INSERT INTO ledger_entry SELECT t.id, 'unbilled:' || "
+        "c.advertiser_id, c.id, c.currency, %lld::numeric * %lld, %lld FROM t, c "
+        "UNION ALL SELECT t.id, 'revenue:1', c.id, c.currency, -%lld::numeric * "
+        "%lld, %lld FROM t, c",
+        campaign, (long long)price_micros, (long long)clicks,
+        (long long)price_micros, (long long)clicks, campaign,
+        (long long)price_micros, (long long)clicks, (long long)clicks,
+        (long long)price_micros, (long long)clicks, (long long)clicks);
+    house_sql(h, sql);
+}
+
+static enum err
+finalise(struct house *h, const char *month, const char *advertiser, bool partial,
+         const char *now, struct invoice_result *result, struct why *why)
+{
+    memset(why, 0, sizeof(*why));
+    return invoice_finalise(h->pg, month, advertiser, partial, at(now), GRACE_US,
+                            result, why);
+}
+
+static struct invoice_result
+finalised(struct house *h, const char *month, const char *now)
+{
+    struct invoice_result result;
+    struct why told;
+
+    if (finalise(h, month, NULL, false, now, &result, &told) != ERR_OK) {
+        fprintf(stderr, "finalise %s: %s\n", month, told.text);
+        exit(1);
+    }
+    return result;
+}
+
+/* ---- rounding ---- */
+
+/* Half away from zero, by another way than the product's: a remainder looked at. */
+static int64_t
+model_round(int64_t micros, int places)
+{
+    static const int64_t units[] = {1000000, 100000, 10000, 1000};
+    int64_t unit = units[places], rest = micros % unit;
+
+    return micros / unit + (rest * 2 >= unit ? 1 : 0);
+}
+
+struct model_line {
+    const char *campaign;
+    int64_t price_micros, micros;
+};
+
+static void
+test_each_line_is_rounded_once(void)
+{
+    static const struct {
+        const char *campaign, *advertiser, *currency;
+        int places;
+    } kinds[] = {{"shoes", "adv", "EUR", 2},
+                 {"books", "adv", "EUR", 2},
+                 {"yen", "jp", "JPY", 0},
+                 {"fils", "bh", "BHD", 3}};
+    static const int64_t prices[] = {1,      4999,    5000,  250001,
+                                     333333, 1500000, 499999};
+    static struct model_line lines[4 * 7];
+    struct house h;
+    uint64_t seed = 12;
+    char day[12], sql[512];
+
+    desk_open(&h);
+    for (int d = 0; d < 9; d++) {
+        run_post(&h, "UTC", date_format(day_of("2026-03-01") + d * 3, day),
+                 "posted");
+        for (int i = 0; i < 12; i++) {
+            size_t k = random_below(&seed, 4), p = random_below(&seed, 7);
+            int64_t clicks = 1 + (int64_t)random_below(&seed, 40);
+            clicks_post(&h, kinds[k].campaign, prices[p], clicks);
+            struct model_line *line = &lines[k * 7 + p];
+            *line = (struct model_line){kinds[k].campaign, prices[p],
+                                        line->micros + prices[p] * clicks};
+        }
+    }
+    struct invoice_result r = finalised(&h, "2026-03", "2026-04-10T00:00:00Z");
+    uint32_t n = 0;
+    int64_t totals[4] = {0};
+    for (size_t i = 0; i < 28; i++) {
+        if (lines[i].campaign == NULL)
+            continue;
+        n++;
+        int64_t minor = model_round(lines[i].micros, kinds[i / 7].places);
+        totals[i / 7] += minor;
+        (void)snprintf(sql, sizeof(sql),
+                       "SELECT amount_minor FROM invoice_line WHERE campaign_id = "
+                       "'%s' AND unit_price_micros = %lld",
+                       lines[i].campaign, (long long)lines[i].price_micros);
+        CHECK(house_number(&h, sql) == minor);
+    }
+    CHECK(r.invoices == 3 && r.lines == n);
+    CHECK(house_number(&h, "SELECT total_minor FROM invoice WHERE currency = "
+                           "'EUR'") == totals[0] + totals[1]);
+    CHECK(house_number(&h, "SELECT total_minor FROM invoice WHERE currency = "
+                           "'JPY'") == totals[2]);
+    CHECK(house_number(&h, "SELECT total_minor FROM invoice WHERE currency = "
+                           "'BHD'") == totals[3]);
+    /* All that was unbilled is receivable now, but for what rounding took or gave. */
+    CHECK(house_number(&h,
+                       "SELECT count(*) FROM (SELECT ledger_account, currency "
+                       "FROM ledger_entry WHERE ledger_account LIKE 'unbilled:%' "
+                       "GROUP BY 1, 2 HAVING sum(micros) <> 0) x") == 0);
+    CHECK(house_number(&h,
+                       "SELECT sum(micros)::bigint FROM ledger_entry WHERE "
+                       "ledger_account = 'receivable:jp'") == totals[2] * 1000000);
+    desk_close(&h);
+}
+
+/* ---- numbers ---- */
+
+static void
+test_numbers_have_no_gap_whatever_fails_in_between(void)
+{
+    struct house h;
+    struct invoice_result r;
+    struct why told;
+    char text[512];
+
+    desk_open(&h);
+    for (int month = 1; month <= 4; month++) {
+        char day[16], name[16], now[32];
+        (void)snprintf(day, sizeof(day), "2026-%02d-05", month);
+        (void)snprintf(name, sizeof(name), "2026-%02d", month);
+        (void)snprintf(now, sizeof(now), "2026-%02d-20T00:00:00Z", month + 1);
+        run_post(&h, "UTC", day, "posted");
+        clicks_post(&h, "shoes", 250000, 4);
+        clicks_post(&h, "fils", 1000, 4);
+        clicks_post(&h, "yen", 5000000, 4);
+        /* Fails after numbers were taken, at the last of the three. */
+        house_sql(
+            &h, "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ "
+                "BEGIN RAISE EXCEPTION 'not now' USING ERRCODE = "
+                "'check_violation'; END $$; CREATE TRIGGER refuse BEFORE UPDATE OF "
+                "status ON invoice FOR EACH ROW WHEN (NEW.advertiser_id = 'jp') "
+                "EXECUTE FUNCTION refuse()");
+        CHECK(finalise(&h, name, NULL, false, now, &r, &told) == ERR_CONFLICT);
+        CHECK(strstr(told.text, "not now") != NULL);
+        house_sql(&h, "DROP TRIGGER refuse ON invoice; DROP FUNCTION refuse()");
+        CHECK(house_number(&h, "SELECT count(*) FROM invoice WHERE status = "
+                               "'final'") == 3 * (month - 1));
+        r = finalised(&h, name, now);
+        CHECK(r.invoices == 3 && r.lines == 3);
+        r = finalised(&h, name, now); /* again: nothing is left */
+        CHECK(r.invoices == 0);
+    }
+    house_text(&h,
+               "SELECT string_agg(right(number, 4), ' ' ORDER BY number) FROM "
+               "invoice",
+               text, sizeof(text));
+    CHECK(strcmp(text, "0001 0002 0003 0004 0005 0006 0007 0008 0009 0010 0011 "
+                       "0012") == 0);
+    /* The millionth has a digit more. */
+    house_sql(&h, "UPDATE invoice_counter SET last = 999999");
+    run_post(&h, "UTC", "2026-05-05", "posted");
+    clicks_post(&h, "shoes", 250000, 4);
+    clicks_post(&h, "yen", 5000000, 4);
+    (void)finalised(&h, "2026-05", "2026-06-20T00:00:00Z");
+    house_text(&h,
+               "SELECT string_agg(number, ' ' ORDER BY number) FROM invoice "
+               "WHERE month = '2026-05-01'",
+               text, sizeof(text));
+    CHECK(strcmp(text, "INV-2026-1000000 INV-2026-1000001") == 0);
+    desk_close(&h);
+}
+
+static void
+test_a_numbers_year_is_that_of_finalising_in_utc(void)
+{
+    struct house h;
+    char text[64];
+
+    desk_open(&h);
+    run_post(&h, "UTC", "2026-10-05", "posted");
+    clicks_post(&h, "shoes", 250000, 4);
+    (void)finalised(&h, "2026-10", "2026-12-31T23:59:59Z");
+    run_post(&h, "UTC", "2026-11-05", "posted");
+    clicks_post(&h, "shoes", 250000, 4);
+    (void)finalised(&h, "2026-11", "2027-01-01T00:00:00Z");
+    house_text(&h, "SELECT string_agg(number, ' ' ORDER BY number) FROM invoice",
+               text, sizeof(text));
+    CHECK(strcmp(text, "INV-2026-000001 INV-2027-000001") == 0);
+    desk_close(&h);
+}
+
+static void
+test_what_is_issued_never_changes(void)
+{
+    static const char *const tries[] = {
+        "UPDATE invoice SET csv = 'x'",
+        "UPDATE invoice SET total_minor = 0",
+        "UPDATE invoice SET status = 'draft', number = NULL",
+        "DELETE FROM invoice",
+        "UPDATE invoice_line SET amount_minor = 0",
+        "DELETE FROM invoice_line",
+        "INSERT INTO invoice_line SELECT id, 99, 'c', 'd', month, month, 1, 1, 1, "
+        "1 "
+        "FROM invoice",
+        "DELETE FROM invoice_run",
+        "UPDATE invoice_run SET run_id = run_id",
+        "UPDATE ledger_entry SET micros = 0",
+        "DELETE FROM ledger_transaction",
+    };
+    struct house h;
+    struct buf before = BUF_MAX(1 << 20), after = BUF_MAX(1 << 20);
+
+    desk_open(&h);
+    run_post(&h, "UTC", "2026-03-05", "posted");
+    clicks_post(&h, "shoes", 250000, 4);
+    (void)finalised(&h, "2026-03", "2026-04-10T00:00:00Z");
+    MUST(invoice_export_csv(h.pg, "2026-03", NULL, &before, why));
+    for (size_t i = 0; i < sizeof(tries) / sizeof(tries[0]); i++)
+        CHECK(pg_exec(h.pg, tries[i], NULL, 0, NULL, NULL) == ERR_CONFLICT);
+    /* A renamed campaign or advertiser changes no issued byte. */
+    house_sql(&h,
+              "UPDATE campaign SET name = 'Other'; UPDATE advertiser SET name = "
+              "'Other'");
+    MUST(invoice_export_csv(h.pg, "2026-03", NULL, &after, why));
+    CHECK(before.n == after.n && memcmp(before.p, after.p, before.n) == 0);
+    CHECK(house_number(
+              &h, "SELECT count(*) FROM invoice WHERE buyer->>'name' = "
+                  "'Adv, \"the\" one' AND seller->>'name' = 'clickledger'") == 1);
+    buf_free(&before);
+    buf_free(&after);
+    desk_close(&h);
+}
+
+/* ---- CSV ---- */
+
+struct csv {
+    char *fields[ROWS_MAX][FIELDS_MAX];
+    int counts[ROWS_MAX];
+    int rows;
+};
+
+/* RFC 4180, strictly: CRLF, quotes only around a whole field. */
+static void
+csv_parse(char *p, struct csv *out)
+{
+    out->rows = 0;
+    while (*p != '\0') {
+        int n = 0;
+        bool more = true;
+        CHECK(out->rows < ROWS_MAX);
+        while (more) {
+            char *to = p;
+            CHECK(n < FIELDS_MAX);
+            out->fields[out->rows][n++] = p;
+            if (*p == '"') {
+                for (p++; *p != '"' || p[1] == '"'; p++) {
+                    CHECK(*p != '\0');
+                    p += *p == '"';
+                    *to++ = *p;
+                }
+                p++;
+            } else {
+                for (; *p != ',' && *p != '\r'; p++) {
+                    CHECK(*p != '\0' && *p != '"' && *p != '\n');
+                    *to++ = *p;
+                }
+            }
+            CHECK(*p == ',' || (*p == '\r' && p[1] == '\n'));
+            more = *p == ',';
+            p += more ? 1 : 2;
+            *to = '\0';
+        }
+        out->counts[out->rows++] = n;
+    }
+}
+
+static void
+csv_export(struct house *h, const char *month, const char *number, struct buf *text,
+           struct csv *csv)
+{
+    MUST(invoice_export_csv(h->pg, month, number, text, why));
+    buf_add(text, "", 1);
+    csv_parse((char *)text->p, csv);
+}
+
+static void
+test_csv_is_read_back_as_it_was_meant(void)
+{
+    static const struct {
+        const char *sql, *read;
+    } names[] = {
+        {"plain", "plain"},
+        {"a,b", "a,b"},
+        {"say \"hi\"", "say \"hi\""},
+        {"two\nlines", "two\nlines"},
+        {"two\r\nlines\"", "two\r\nlines\""},
+        {"=1+1", "'=1+1"},
+        {"+1", "'+1"},
+        {"-1", "'-1"},
+        {"@SUM(A1)", "'@SUM(A1)"},
+        {"\t=1", "'\t=1"},
+        {"=\"a\",b", "'=\"a\",b"},
+        {"M\xc3\xbcller \xe2\x82\xac", "M\xc3\xbcller \xe2\x82\xac"},
+    };
+    static struct csv csv;
+    struct house h;
+    size_t n = sizeof(names) / sizeof(names[0]);
+
+    desk_open(&h);
+    for (size_t i = 0; i < n; i++) {
+        char month[16], day[16], now[32];
+        struct buf text = BUF_MAX(1 << 20);
+        const char *params[] = {names[i].sql};
+        MUST(pg_exec(h.pg, "UPDATE advertiser SET name = $1 WHERE id = 'bh'",
+                     params, 1, NULL, why));
+        MUST(pg_exec(h.pg, "UPDATE campaign SET name = $1 WHERE id = 'fils'",
+                     params, 1, NULL, why));
+        (void)snprintf(month, sizeof(month), "2025-%02zu", i + 1);
+        (void)snprintf(day, sizeof(day), "2025-%02zu-07", i + 1);
+        (void)snprintf(now, sizeof(now), "2026-02-%02zuT00:00:00Z", i + 1);
+        run_post(&h, "UTC", day, "posted");
+        clicks_post(&h, "fils", 1499, 7);
+        struct invoice_result drafted;
+        MUST(invoice_draft(h.pg, month, "bh", &drafted, why));
+        csv_export(&h, month, NULL, &text, &csv);
+        CHECK(csv.rows == 2 && strcmp(csv.fields[1][0], "") == 0 &&
+              strcmp(csv.fields[1][1], "draft") == 0);
+        buf_free(&text);
+        text = BUF_MAX(1 << 20);
+        (void)finalised(&h, month, now);
+        csv_export(&h, month, NULL, &text, &csv);
+        CHECK(csv.rows == 2 && csv.counts[0] == 14 && csv.counts[1] == 14);
+        CHECK(strcmp(csv.fields[0][0], "invoice_number") == 0);
+        CHECK(strcmp(csv.fields[1][1], "final") == 0);
+        CHECK(strcmp(csv.fields[1][2], month) == 0);
+        CHECK(strcmp(csv.fields[1][4], names[i].read) == 0);
+        CHECK(strncmp(csv.fields[1][8], "Clicks, ", 8) == 0);
+        CHECK(strcmp(csv.fields[1][8] + 8, names[i].sql) == 0);
+        CHECK(strcmp(csv.fields[1][11], "0.001499") == 0);
+        CHECK(strcmp(csv.fields[1][12], "7") == 0);
+        CHECK(strcmp(csv.fields[1][13], "0.010") == 0);
+        char number[64];
+        (void)snprintf(number, sizeof(number), "%s", csv.fields[1][0]);
+        buf_free(&text);
+        text = BUF_MAX(1 << 20);
+        csv_export(&h, month, number, &text, &csv);
+        CHECK(csv.rows == 2 && strcmp(csv.fields[1][0], number) == 0);
+        buf_free(&text);
+    }
+    struct buf text = BUF_MAX(1 << 20);
+    CHECK(invoice_export_csv(h.pg, "2025-01", "INV-1999-000001", &text, NULL) ==
+          ERR_NOTFOUND);
+    buf_free(&text);
+    desk_close(&h);
+}
+
+/* A campaign name as long as the table lets it be, cut nowhere. */
+static void
+test_a_long_name_is_not_cut(void)
+{
+    static struct csv csv;
+    struct house h;
+    struct buf text = BUF_MAX(1 << 20);
+
+    desk_open(&h);
+    house_sql(&h, "UPDATE campaign SET name = repeat('\xc3\xbc', 300) WHERE id = "
+                  "'shoes'");
+    run_post(&h, "UTC", "2026-03-05", "posted");
+    clicks_post(&h, "shoes", 250000, 4);
+    (void)finalised(&h, "2026-03", "2026-04-10T00:00:00Z");
+    csv_export(&h, "2026-03", NULL, &text, &csv);
+    CHECK(strlen(csv.fields[1][8]) == 8 + 600);
+    buf_free(&text);
+    desk_close(&h);
+}
+
+/* ---- what may be finalised ---- */
+
+static void
+test_blocked_open_and_unclosed_days_refuse(void)
+{
+    struct house h;
+    struct invoice_result r;
+    struct why told;
+
+    desk_open(&h);
+    run_post(&h, "Europe/Berlin", "2026-03-05", "posted");
+    clicks_post(&h, "shoes", 250000, 4);
+    run_post(&h, "Europe/Berlin", "2026-03-06", "blocked");
+    CHECK(finalise(&h, "2026-03", NULL, false, "2026-04-10T00:00:00Z", &r, &told) ==
+          ERR_CONFLICT);
+    CHECK(strstr(told.text, "2026-03-06") != NULL &&
+          strstr(told.text, "Europe/Berlin") != NULL);
+    CHECK(finalise(&h, "2026-03", NULL, true, "2026-04-10T00:00:00Z", &r, &told) ==
+          ERR_CONFLICT); /* --partial does not unblock */
+    CHECK(finalise(&h, "2026-02", NULL, false, "2026-04-10T00:00:00Z", &r, &told) ==
+          ERR_OK);
+    house_sql(&h, "DELETE FROM billing_run WHERE status = 'blocked'");
+
+    /* The month ends with March, its grace with the 3rd of April. */
+    CHECK(finalise(&h, "2026-03", NULL, false, "2026-04-03T23:59:59Z", &r, &told) ==
+          ERR_CONFLICT);
+    CHECK(strstr(told.text, "--partial") != NULL);
+    /* Berlin's first of April began when UTC's last of March had two hours to go. */
+    house_sql(&h,
+              "INSERT INTO received_count VALUES ('2026-03-31T22:00Z', 1, 1, 1, "
+              "'shoes', '2026-03-31T22:15Z', 1)");
+    CHECK(finalise(&h, "2026-03", NULL, false, "2026-04-04T00:00:00Z", &r, &told) ==
+          ERR_OK);
+    CHECK(r.invoices == 1);
+
+    run_post(&h, "Europe/Berlin", "2026-04-01", "posted");
+    clicks_post(&h, "shoes", 250000, 4);
+    house_sql(&h,
+              "INSERT INTO received_count VALUES ('2026-04-30T21:00Z', 1, 1, 1, "
+              "'shoes', '2026-04-30T21:45Z', 1)");
+    CHECK(finalise(&h, "2026-04", NULL, false, "2026-05-10T00:00:00Z", &r, &told) ==
+          ERR_CONFLICT);
+    CHECK(strstr(told.text, "2026-04-30") != NULL);
+    CHECK(finalise(&h, "2026-04", NULL, true, "2026-04-20T00:00:00Z", &r, &told) ==
+          ERR_OK);
+    CHECK(r.invoices == 1 && r.lines == 1);
+    desk_close(&h);
+}
+
+static void
+test_a_late_run_goes_on_the_next_invoice_and_drafts_are_made_anew(void)
+{
+    struct house h;
+    struct invoice_result r;
+
+    desk_open(&h);
+    run_post(&h, "UTC", "2026-03-05", "posted");
+    clicks_post(&h, "shoes", 250000, 4);
+    for (int i = 0; i < 3; i++) {
+        MUST(invoice_draft(h.pg, "2026-03", NULL, &r, why));
+        CHECK(r.invoices == 1 && r.lines == 1);
+        CHECK(house_number(&h, "SELECT count(*) FROM invoice") == 1);
+        CHECK(house_number(&h, "SELECT count(*) FROM ledger_entry WHERE "
+                               "ledger_account LIKE 'receivable:%'") == 0);
+    }
+    run_post(&h, "UTC", "2026-03-05", "posted"); /* late, before it is final */
+    clicks_post(&h, "shoes", 250000, 1);
+    MUST(invoice_draft(h.pg, "2026-03", NULL, &r, why));
+    CHECK(house_number(&h, "SELECT clicks FROM invoice_line") == 5);
+
+    /* A draft of April would hold March's runs; March takes them back. */
+    MUST(invoice_draft(h.pg, "2026-04", NULL, &r, why));
+    (void)finalised(&h, "2026-03", "2026-04-10T00:00:00Z");
+    CHECK(house_number(&h, "SELECT clicks FROM invoice_line l JOIN invoice i ON "
+                           "i.id = l.invoice_id WHERE status = 'final'") == 5);
+
+    run_post(&h, "UTC", "2026-03-05", "posted"); /* late, after it is final */
+    clicks_post(&h, "shoes", 250000, 2);
+    run_post(&h, "UTC", "2026-04-05", "posted");
+    clicks_post(&h, "shoes", 250000, 10);
+    (void)finalised(&h, "2026-04", "2026-05-10T00:00:00Z");
+    CHECK(house_number(&h, "SELECT clicks FROM invoice_line l JOIN invoice i ON "
+                           "i.id = l.invoice_id WHERE month = '2026-04-01'") == 12);
+    char text[64];
+    house_text(&h,
+               "SELECT first_day || ' ' || last_day FROM invoice_line WHERE "
+               "clicks = 12",
+               text, sizeof(text));
+    CHECK(strcmp(text, "2026-03-05 2026-04-05") == 0);
+    CHECK(house_number(&h, "SELECT sum(micros)::bigint FROM ledger_entry WHERE "
+                           "ledger_account = 'unbilled:adv'") == 0);
+    desk_close(&h);
+}
+
+static void
+test_an_advertiser_with_two_currencies_gets_two_invoices(void)
+{
+    struct house h;
+    struct invoice_result r;
+
+    desk_open(&h);
+    run_post(&h, "Europe/Berlin", "2026-03-05", "posted");
+    clicks_post(&h, "shoes", 250000, 4);
+    clicks_post(&h, "dinar", 1500, 3);
+    r = finalised(&h, "2026-03", "2026-04-10T00:00:00Z");
+    CHECK(r.invoices == 2 && r.lines == 2);
+    CHECK(house_number(&h, "SELECT total_minor FROM invoice WHERE currency = "
+                           "'EUR'") == 100);
+    CHECK(house_number(&h, "SELECT total_minor FROM invoice WHERE currency = "
+                           "'BHD'") == 5);
+    r = finalised(&h, "2026-03", "2026-04-10T00:00:00Z");
+    CHECK(r.invoices == 0);
+    desk_close(&h);
+}
+
+static void
+test_one_advertiser_alone(void)
+{
+    struct house h;
+    struct invoice_result r;
+    struct why told;
+    struct buf out = BUF_MAX(1 << 16);
+
+    desk_open(&h);
+    run_post(&h, "UTC", "2026-03-05", "posted");
+    clicks_post(&h, "shoes", 250000, 4);
+    clicks_post(&h, "yen", 5000000, 3);
+    MUST(invoice_draft(h.pg, "2026-03", NULL, &r, why));
+    CHECK(r.invoices == 2);
+    CHECK(finalise(&h, "2026-03", "jp", false, "2026-04-10T00:00:00Z", &r, &told) ==
+          ERR_OK);
+    CHECK(r.invoices == 1);
+    CHECK(house_number(&h,
+                       "SELECT count(*) FROM invoice WHERE status = 'draft' AND "
+                       "advertiser_id = 'adv'") == 1);
+    MUST(invoice_list(h.pg, "2026-03", true, &out, why));
+    buf_add(&out, "", 1);
+    CHECK(
+        strcmp((const char *)out.p,
+               "[{\"number\":\"INV-2026-000001\",\"status\":\"final\","
+               "\"advertiser_id\":\"jp\",\"currency\":\"JPY\",\"total\":\"15\","
+               "\"lines\":1},{\"number\":null,\"status\":\"draft\","
+               "\"advertiser_id\":\"adv\",\"currency\":\"EUR\",\"total\":\"1.00\","
+               "\"lines\":1}]\n") == 0);
+    buf_free(&out);
+    desk_close(&h);
+}
+
+int
+main(void)
+{
+    test_each_line_is_rounded_once();
+    test_numbers_have_no_gap_whatever_fails_in_between();
+    test_a_numbers_year_is_that_of_finalising_in_utc();
+    test_what_is_issued_never_changes();
+    test_csv_is_read_back_as_it_was_meant();
+    test_a_long_name_is_not_cut();
+    test_blocked_open_and_unclosed_days_refuse();
+    test_a_late_run_goes_on_the_next_invoice_and_drafts_are_made_anew();
+    test_an_advertiser_with_two_currencies_gets_two_invoices();
+    test_one_advertiser_alone();
+    return 0;
+}
