@@ -11,7 +11,8 @@ enum {
     RADIX_BITS = 11,
     RADIX = 1 << RADIX_BITS,
     PASSES = 3,
-    FILTER_PER_CLICK = 16
+    FILTER_PER_CLICK = 16,
+    LOOKS = 1024 /* hashes of a run looked at together */
 };
 
 bool
@@ -246,29 +247,48 @@ entry_compare(struct judge *judge, struct idrun *run, uint64_t index, uint64_t *
     return ERR_OK;
 }
 
+/* Places of those of n hashes that the filter lets through; without a branch, since which
+ * ones is chance. */
+static uint32_t
+filter_pass(const struct filter *filter, const uint64_t *hashes, uint32_t n,
+            uint32_t out[LOOKS])
+{
+    const uint64_t *bits = filter->bits;
+    uint32_t passed = 0;
+
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t bit = hashes[i] >> filter->shift;
+
+        out[passed] = i;
+        passed += (uint32_t)(bits[bit / 64] >> (bit % 64)) & 1;
+    }
+    return passed;
+}
+
 static enum err
 chunk_compare(struct judge *judge, const struct filter *filter,
               const struct idrun_cursor *cursor, uint64_t *at, struct why *why)
 {
     const struct sorted *sorted = judge->sorted;
     uint64_t here = *at, n = judge->clicks_n;
+    uint32_t places[LOOKS];
+    enum err err = ERR_OK;
 
-    for (uint32_t i = 0; i < cursor->n; i++) {
-        uint64_t hash = cursor->hashes[i], bit = hash >> filter->shift;
+    for (uint32_t first = 0; first < cursor->n && here < n; first += LOOKS) {
+        uint32_t some = cursor->n - first < LOOKS ? cursor->n - first : LOOKS;
+        uint32_t passed = filter_pass(filter, cursor->hashes + first, some, places);
 
-        if ((filter->bits[bit / 64] >> (bit % 64) & 1) == 0)
-            continue;
-        while (here < n && sorted[here].hash < hash)
-            here++;
-        if (here == n)
-            break;
-        if (sorted[here].hash == hash) {
-            enum err err =
-                entry_compare(judge, cursor->run, cursor->base + i, &here, why);
+        for (uint32_t k = 0; k < passed && here < n && err == ERR_OK; k++) {
+            uint32_t i = first + places[k];
 
-            if (err != ERR_OK)
-                return err;
+            while (here < n && sorted[here].hash < cursor->hashes[i])
+                here++;
+            if (here < n && sorted[here].hash == cursor->hashes[i])
+                err =
+                    entry_compare(judge, cursor->run, cursor->base + i, &here, why);
         }
+        if (err != ERR_OK)
+            return err;
     }
     *at = here;
     return ERR_OK;
