@@ -45,7 +45,7 @@ owner() { # header pattern, files allowed
 }
 owner 'libpq-fe.h' '^common/pg'
 owner 'hiredis/.*' '^common/redis'
-owner 'microhttpd.h' '^common/http'
+owner 'microhttpd.h' '^(common/http|tests/bench/)'
 owner 'lmdb.h' '^(common/(clicklog|verdictlog|lmdb)|tests/bench/)'
 owner 'bloom.h' '^fraud/'
 owner 'simdjson.h' '^schema/json'
