@@ -23,8 +23,8 @@
     X(master_changed, "campaign data changed in between")                          \
     X(live_warming, "live tables were cold or full")                               \
     X(over_budget, "the daily budget was spent")                                   \
-    X(look_back,                                                                   \
-      "the judge looks back one to two hours of receipt, the live tables further") \
+    X(earlier_click_differs,                                                       \
+      "an earlier click of the user was a repeat that the live path counted")      \
     X(live_missing, "no live verdict was recorded")                                \
     X(unexplained, "none of these: a defect")
 

@@ -35,8 +35,8 @@ static const struct case_row cases[] = {
      VERDICT_INVALID, REASON_double_click},
     {"over_budget", VERDICT_BILLABLE, REASON_none, 0, 3, 9, VERDICT_OVER_BUDGET,
      REASON_over_budget},
-    {"look_back", VERDICT_INVALID, REASON_repeat_click, 0, 3, 9, VERDICT_BILLABLE,
-     REASON_none},
+    {"earlier_click_differs", VERDICT_INVALID, REASON_repeat_click, 0, 3, 9,
+     VERDICT_BILLABLE, REASON_none},
     {"live_missing", VERDICT_NONE, REASON_none, 0, 0, 0, VERDICT_BILLABLE,
      REASON_none},
     {"unexplained", VERDICT_BILLABLE, REASON_none, 0, 3, 9, VERDICT_INVALID,
@@ -90,9 +90,9 @@ final_write(const struct fixture *f, const struct manifest_file *file,
     MUST(final_finish(&writer, NULL, why));
 }
 
-/* Click i is of case i % CASES; campaign by i; all of one local day everywhere. */
+/* Click i is of case (first + i) % CASES; campaign by i; all of one local day everywhere. */
 static void
-archive_fill(const struct fixture *f, uint32_t n, bool live)
+archive_fill_from(const struct fixture *f, uint32_t first, uint32_t n, bool live)
 {
     static const char *const campaigns[] = {"shoes", "books", "nobody"};
     struct archiver a;
@@ -108,7 +108,7 @@ archive_fill(const struct fixture *f, uint32_t n, bool live)
         struct click click = fixture_click(i + 1, T0_US + i);
         click.campaign_id = str_of(campaigns[i / CASES % 3]);
         archiver_add(&a, &click);
-        which[click.partition][click.seq] = i % CASES;
+        which[click.partition][click.seq] = (first + i) % CASES;
         if (i % 40 == 39)
             archiver_roll(&a, T0_US + i);
     }
@@ -144,6 +144,12 @@ archive_fill(const struct fixture *f, uint32_t n, bool live)
     manifest_free(&manifest);
     for (uint32_t p = 0; p < FIXTURE_PARTITIONS; p++)
         free(which[p]);
+}
+
+static void
+archive_fill(const struct fixture *f, uint32_t n, bool live)
+{
+    archive_fill_from(f, 0, n, live);
 }
 
 static bool
@@ -268,9 +274,29 @@ test_unjudged_and_damaged_files(void)
     fixture_close(&f);
 }
 
+static void
+test_a_user_rule_differs_only_where_a_repeat_was_seen_later(void)
+{
+    struct fixture f;
+    struct reconcile_result r;
+    struct buf out = BUF_MAX(1 << 20);
+    uint32_t at = 0;
+
+    while (strcmp(cases[at].difference != NULL ? cases[at].difference : "",
+                  "earlier_click_differs") != 0)
+        at++;
+    fixture_open(&f);
+    archive_fill_from(&f, at, 1, true); /* alone, without any duplicate */
+    reconciled(&f, the_day, true, &out, &r);
+    CHECK(r.clicks == 1 && r.different == 1 && r.unexplained == 1);
+    buf_free(&out);
+    fixture_close(&f);
+}
+
 int
 main(void)
 {
+    test_a_user_rule_differs_only_where_a_repeat_was_seen_later();
     test_each_difference_has_its_reason();
     test_another_day_has_none_of_it();
     test_without_live_verdicts_all_are_missing_and_none_unexplained();
