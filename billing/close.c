@@ -14,7 +14,7 @@
 
 #define MONTH_LOCK INT64_C(0x636c6f73656d6f6e) /* "closemon" */
 
-enum { DAYS_BEFORE = 9 }; /* a click is at most 7 days late */
+enum { DAYS_BEFORE = 32 }; /* a click is at most 30 days late: ingest.past_ms_max */
 
 struct closing {
     const struct close_input *in;

@@ -127,7 +127,9 @@ const struct command commands[] = {
      "Usage: clickledger schema fields|avro\n\n"
      "Example: clickledger schema avro > click.avsc\n",
      command_schema},
-    {"version", "print the version", "Usage: clickledger version\n",
+    {"version", "print the version",
+     "Usage: clickledger version\n\n"
+     "Example: clickledger version\n",
      command_version},
 };
 const unsigned commands_n = sizeof(commands) / sizeof(commands[0]);

@@ -157,13 +157,15 @@ command_close(const struct command *c, struct config *config, struct args *args)
     if (err != ERR_OK)
         return command_failed(c, err, &why);
     printf(
-        json
-            ? "{\"day\":\"%s\",\"new\":%u,\"same\":%u,\"late\":%u,\"blocked\":%u,"
-              "\"clicks\":%llu,\"billable\":%llu}\n"
-            : "%s: %u runs posted, %u unchanged, %u late, %u blocked; %llu clicks, "
-              "%llu billable\n",
+        json ? "{\"day\":\"%s\",\"new\":%u,\"same\":%u,\"late\":%u,\"blocked\":%u,"
+               "\"early\":%u,"
+               "\"clicks\":%llu,\"billable\":%llu}\n"
+             : "%s: %u runs posted, %u unchanged, %u late, %u blocked, %u not yet "
+               "due; "
+               "%llu clicks, "
+               "%llu billable\n",
         date_format(day, text), result.runs_new, result.runs_same, result.runs_late,
-        result.runs_blocked, (unsigned long long)result.clicks,
+        result.runs_blocked, result.runs_early, (unsigned long long)result.clicks,
         (unsigned long long)result.billable);
     return result.runs_blocked > 0 ? EXIT_FAILED : EXIT_GOOD;
 }

@@ -89,9 +89,6 @@ key_create(struct session *session, const struct key_options *o, struct why *why
         .rate_clicks_per_s = (uint32_t)o->rate,
     };
 
-    if (o->account == NULL || o->scope == NULL)
-        return err_set(why, ERR_INVALID,
-                       "create needs --account NAME and --scope S");
     enum err err = master_scopes_parse(str_of(o->scope), &key.scopes, why);
     if (err == ERR_OK)
         err = master_key_create(session->pg, &key, text, &id, why);
@@ -111,24 +108,37 @@ static enum err
 key_act(struct session *session, const struct key_options *o, struct why *why)
 {
     struct buf out = BUF_MAX(REPORT_BYTES_MAX);
-    char *end;
 
-    if (o->verb != NULL && strcmp(o->verb, "create") == 0)
+    if (strcmp(o->verb, "create") == 0)
         return key_create(session, o, why);
-    if (o->verb != NULL && strcmp(o->verb, "list") == 0) {
+    if (strcmp(o->verb, "list") == 0) {
         enum err err = master_key_list(session->pg, o->json, &out, why);
         if (err == ERR_OK)
             (void)fwrite(out.p, 1, out.n, stdout);
         buf_free(&out);
         return err;
     }
-    if (o->verb == NULL || strcmp(o->verb, "revoke") != 0)
-        return err_set(why, ERR_INVALID, "say create, list, or revoke ID");
+    return master_key_revoke(session->pg, (uint32_t)strtoul(o->id, NULL, 10), why);
+}
+
+/* What can be known to be wrong before a database is asked; NULL: nothing. */
+static const char *
+key_usage_wrong(const struct key_options *o)
+{
+    char *end = NULL;
+    bool create = o->verb != NULL && strcmp(o->verb, "create") == 0;
+    bool revoke = o->verb != NULL && strcmp(o->verb, "revoke") == 0;
+
+    if (!create && !revoke && (o->verb == NULL || strcmp(o->verb, "list") != 0))
+        return "say create, list, or revoke ID";
+    if (create && (o->account == NULL || o->scope == NULL))
+        return "create needs --account NAME and --scope S";
+    if (!revoke)
+        return o->id != NULL ? "only revoke takes a number" : NULL;
     unsigned long id = o->id == NULL ? 0 : strtoul(o->id, &end, 10);
-    if (o->id == NULL || *end != '\0' || id == 0 || id > INT32_MAX)
-        return err_set(why, ERR_INVALID,
-                       "revoke needs the key's number; see key list");
-    return master_key_revoke(session->pg, (uint32_t)id, why);
+    return o->id == NULL || *end != '\0' || id == 0 || id > INT32_MAX
+               ? "revoke needs the key's number; see key list"
+               : NULL;
 }
 
 int
@@ -150,6 +160,11 @@ command_key(const struct command *c, struct config *config, struct args *args)
     options.id = args_word(args);
     if (!args_done(args, c))
         return EXIT_USAGE;
+    const char *wrong = key_usage_wrong(&options);
+    if (wrong != NULL) {
+        fprintf(stderr, "clickledger key: %s\n", wrong);
+        return EXIT_USAGE;
+    }
     (void)umask(077); /* --out holds a secret */
     enum err err = session_open_database(&session, config, &why);
     if (err == ERR_OK)

@@ -187,6 +187,7 @@ follow_add(struct gen_plan *plan, uint64_t *state, enum gen_pattern pattern)
     struct gen_shot shot = before;
 
     shot.pattern = (uint8_t)pattern;
+    shot.retry = 0; /* of a retry too: it is a click of its own */
     if (pattern == GEN_double_click)
         shot.event_ms += 1 + draw_below(state, 9000);
     if (pattern == GEN_repeat_click)

@@ -10,10 +10,13 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/pg.h"
+#include "schema/text.h"
 
 #define SCHEDULER_LOCK INT64_C(0x636c69636b6c6564) /* "clickled" */
 
-enum { LOOK_EVERY_S = 30, LATE_DAYS = 9, SETTLE_S = 60 };
+/* A day of up to MISSED_DAYS ago may have been missed when nothing ran: its ids are kept as
+ * long (billing.dedup_days). */
+enum { LOOK_EVERY_S = 30, MISSED_DAYS = 34, SETTLE_S = 60 };
 
 static enum err
 hours_judge(struct stages *stages, const struct master *master,
@@ -33,36 +36,85 @@ hours_judge(struct stages *stages, const struct master *master,
     return judge_run(&in, result, why);
 }
 
-static void
-days_close(struct stages *stages, const struct master *master, struct pg *pg)
+/* Whether the day's grace is over on the whole planet: then a day that still waits is a
+ * thing to tell. */
+static bool
+is_overdue(const struct stages *stages, int32_t day, int64_t now_us)
 {
-    int64_t now_us = clock_now_us();
-    int32_t today = (int32_t)(now_us / CLOCK_DAY_US);
+    int64_t over_us = (day + INT64_C(1)) * CLOCK_DAY_US + 13 * CLOCK_HOUR_US;
 
-    for (int32_t day = today - LATE_DAYS; day <= today; day++) {
-        const struct close_input in = {
-            .config = stages->config,
-            .archive_dir = stages->archive_dir,
-            .judge_dir = stages->judge_dir,
-            .master = master,
-            .pg = pg,
-            .log = stages->log,
-            .day = day,
-            .now_us = now_us,
-        };
-        struct close_result result = {0};
-        struct why why = {{0}};
-        enum err err = close_day(&in, &result, &why);
-        if (err != ERR_OK && err != ERR_AGAIN)
-            log_event(LOG_ERROR, "close_failed", LOG_NUMBER("day", day),
-                      LOG_TEXT("why", why.text));
-        if (result.runs_new + result.runs_late + result.runs_blocked > 0)
-            log_event(result.runs_blocked > 0 ? LOG_ERROR : LOG_INFO, "day_closed",
-                      LOG_NUMBER("day", day), LOG_NUMBER("runs", result.runs_new),
-                      LOG_NUMBER("late", result.runs_late),
-                      LOG_NUMBER("blocked", result.runs_blocked),
-                      LOG_NUMBER("billable", (int64_t)result.billable));
+    return now_us > over_us + stages->config->billing_grace_s * CLOCK_SECOND_US;
+}
+
+static void
+one_day_close(struct stages *stages, const struct master *master, struct pg *pg,
+              int32_t day)
+{
+    char text[12];
+    const struct close_input in = {
+        .config = stages->config,
+        .archive_dir = stages->archive_dir,
+        .judge_dir = stages->judge_dir,
+        .master = master,
+        .pg = pg,
+        .log = stages->log,
+        .day = day,
+        .now_us = clock_now_us(),
+    };
+    struct close_result result = {0};
+    struct why why = {{0}};
+    enum err err = close_day(&in, &result, &why);
+
+    (void)date_format(day, text);
+    if (err != ERR_OK && err != ERR_AGAIN)
+        log_event(LOG_ERROR, "close_failed", LOG_TEXT("day", text),
+                  LOG_TEXT("why", why.text));
+    if (err == ERR_AGAIN && is_overdue(stages, day, in.now_us))
+        log_event(LOG_WARN, "close_waits", LOG_TEXT("day", text),
+                  LOG_TEXT("why", why.text));
+    if (result.runs_new + result.runs_late + result.runs_blocked > 0)
+        log_event(result.runs_blocked > 0 ? LOG_ERROR : LOG_INFO, "day_closed",
+                  LOG_TEXT("day", text), LOG_NUMBER("runs", result.runs_new),
+                  LOG_NUMBER("late", result.runs_late),
+                  LOG_NUMBER("blocked", result.runs_blocked),
+                  LOG_NUMBER("billable", (int64_t)result.billable));
+}
+
+static bool
+is_posted(struct pg *pg, int32_t day)
+{
+    char text[12];
+    const char *params[] = {date_format(day, text)};
+    struct pg_result *result = NULL;
+    struct why why;
+
+    /* If it cannot be asked, it is not closed now either: the next hour asks again. */
+    bool posted = pg_exec(pg,
+                          "SELECT 1 FROM billing_run WHERE day = $1 AND status = "
+                          "'posted' LIMIT 1",
+                          params, 1, &result, &why) != ERR_OK ||
+                  pg_rows(result) > 0;
+    pg_result_free(&result);
+    return posted;
+}
+
+static void
+days_close(struct stages *stages, const struct master *master, struct pg *pg,
+           bool first)
+{
+    int32_t today = (int32_t)(clock_now_us() / CLOCK_DAY_US);
+    /* Late clicks come as late as ingest takes them; a day ends later in the west. */
+    int32_t late_days =
+        (int32_t)(stages->config->ingest_past_ms_max / CLOCK_DAY_MS) + 2;
+
+    for (int32_t day = today - MISSED_DAYS;
+         first && day < today - late_days && !atomic_load(&stages->stop); day++) {
+        if (!is_posted(pg, day))
+            one_day_close(stages, master, pg, day);
     }
+    for (int32_t day = today - late_days;
+         day <= today && !atomic_load(&stages->stop); day++)
+        one_day_close(stages, master, pg, day);
 }
 
 /* *judged_us remembers how far this process has seen things judged and closed, so that
@@ -84,11 +136,28 @@ turn(struct stages *stages, struct pg *pg, int64_t *judged_us)
                   LOG_NUMBER("duplicates", (int64_t)result.duplicates),
                   LOG_NUMBER("conflicts", (int64_t)result.conflicts));
     if (err == ERR_OK && result.judged_until_us > *judged_us) {
-        days_close(stages, master, pg);
+        days_close(stages, master, pg, *judged_us == 0);
         *judged_us = result.judged_until_us;
     }
     ruleset_drop(stages->rules, rules);
     master_drop(stages->master, master);
+}
+
+enum err
+stages_look(struct stages *stages, struct pg *pg, int64_t *judged_us,
+            struct why *why)
+{
+    bool ours = false;
+    struct why gone;
+    enum err err = pg_try_lock(pg, SCHEDULER_LOCK, &ours, why);
+
+    if (err == ERR_OK && !ours)
+        err = err_set(why, ERR_AGAIN, "scheduler: another process is at it");
+    if (err != ERR_OK)
+        return err;
+    turn(stages, pg, judged_us);
+    (void)pg_unlock(pg, SCHEDULER_LOCK, &gone);
+    return ERR_OK;
 }
 
 void *
@@ -109,11 +178,8 @@ stages_scheduler(void *ctx)
         return NULL;
     }
     while (stages_sleep(stages, LOOK_EVERY_S * CLOCK_SECOND_US)) {
-        bool ours = false;
-        if (pg_try_lock(pg, SCHEDULER_LOCK, &ours, &why) != ERR_OK || !ours)
-            continue;
-        turn(stages, pg, &judged_us);
-        (void)pg_unlock(pg, SCHEDULER_LOCK, &why);
+        if (stages_look(stages, pg, &judged_us, &why) == ERR_AGAIN)
+            log_event(LOG_DEBUG, "scheduler_waits", LOG_TEXT("why", why.text));
     }
     pg_close(&pg);
     return NULL;

@@ -35,6 +35,8 @@ enum stage {
     STAGE_ALL = 31,
 };
 
+struct pg;
+
 struct stages {
     const struct config *config;
     unsigned which; /* bits of enum stage */
@@ -61,6 +63,10 @@ void stages_stop(struct stages *stages);
 /* The two threads' bodies (deploy/keeper.c, deploy/scheduler.c); ctx is struct stages. */
 void *stages_keeper(void *ctx);
 void *stages_scheduler(void *ctx);
+/* One look of the scheduler: judges and closes what is due, if no other process is at it
+ * (ERR_AGAIN). *judged_us is how far it saw things judged before: 0 at first. */
+enum err stages_look(struct stages *stages, struct pg *pg, int64_t *judged_us,
+                     struct why *why);
 /* Sleeps up to us, less when stopping. Returns false when stopping. */
 bool stages_sleep(struct stages *stages, int64_t us);
 

@@ -1,4 +1,5 @@
 add_subdirectory(fuzz)
 add_subdirectory(powercut)
+add_subdirectory(deploy)
 add_subdirectory(e2e)
 add_subdirectory(bench)
