@@ -117,6 +117,21 @@ text_format(const struct click *click, const struct judge_found *at,
                at->archive_path, (unsigned long long)at->row);
 }
 
+/* What an advertiser needs not know: who the user is, and whose server posted it. Of the
+ * address the first 24 bits stay (v6: 48). */
+static void
+hide(struct click *click, char ip[16])
+{
+    uint32_t kept = click->ip.n == 4 ? 3 : 6;
+
+    memset(ip, 0, 16);
+    memcpy(ip, click->ip.p, kept);
+    click->ip.p = ip;
+    click->user_id = STR("hidden");
+    click->remote = (struct str){0};
+    click->account = click->key = 0;
+}
+
 static const struct manifest_file *
 file_listed(const struct manifest *manifest, const char *path)
 {
@@ -135,7 +150,7 @@ one_format(const struct click_find *what, const struct manifest *manifest,
     const struct manifest_file *file = file_listed(manifest, at->archive_path);
     struct avrofile_reader *reader = NULL;
     struct click click;
-    char path[FILE_PATH_MAX];
+    char path[FILE_PATH_MAX], ip[16];
 
     if (file == NULL || at->row >= file->clicks)
         return err_set(why, ERR_CORRUPT, "click: %s is not listed",
@@ -146,6 +161,8 @@ one_format(const struct click_find *what, const struct manifest *manifest,
         err = row_read(reader, at->row, &click, why);
     if (err == ERR_OK &&
         (what->allowed == NULL || what->allowed(what->ctx, &click))) {
+        if (what->discreet)
+            hide(&click, ip);
         if (what->json) {
             buf_add_text(out, *found == 0 ? "{\"click\":" : ",{\"click\":");
             click_format_json(&click, out);

@@ -20,6 +20,7 @@ struct click_find {
     const char *archive_dir, *judge_dir;
     uint8_t event_id[16];
     bool json;
+    bool discreet; /* no user id, no sender, and of the address only the network */
     /* NULL: all; else only the clicks that it says yes to. */
     bool (*allowed)(void *ctx, const struct click *click);
     void *ctx;

@@ -85,6 +85,7 @@ serve_click(struct call *call, struct why *why)
         .archive_dir = archive_dir,
         .judge_dir = judge_dir,
         .json = true,
+        .discreet = call->key->advertiser.n > 0,
         .allowed = click_allowed,
         .ctx = call,
     };

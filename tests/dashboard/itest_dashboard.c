@@ -251,6 +251,11 @@ a_click_shows_its_verdicts(void **state)
     text_is(member(found, "final"), "verdict", "billable");
     text_is(member(found, "final"), "price", "0.250000");
     assert_true(cJSON_IsNull(member(found, "live")));
+    text_is(member(found, "click"), "user_id", "hidden");
+    cJSON_Delete(json);
+    json = ask_json(rig.port, KEY_ACCOUNT, path, 200);
+    found = member(cJSON_GetArrayItem(json, 0), "click");
+    assert_string_not_equal(member(found, "user_id")->valuestring, "hidden");
     cJSON_Delete(json);
     json = ask_json(rig.port, KEY_A1, "/v1/clicks/no-uuid", 400);
     text_is(json, "field", "event_id");
