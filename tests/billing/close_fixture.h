@@ -248,6 +248,25 @@ day_of(const char *text)
     return day;
 }
 
+/* Two days of clicks of every campaign and of unknown ones, every hour. */
+static inline void
+house_traffic(struct house *h)
+{
+    static const char *const campaigns[] = {"shoes", "small", "books", "dinar",
+                                            "yen",   "fils",  "nobody"};
+    uint64_t seed = 4;
+
+    for (int64_t us = at("2026-03-01T09:00:00Z"); us < at("2026-03-03T00:00:00Z");
+         us += HOUR) {
+        for (int i = 0; i < 20; i++) {
+            int64_t received_us = us + i * 100 * SECOND;
+            house_click(h, campaigns[random_below(&seed, 7)],
+                        received_us / 1000 - (int64_t)random_below(&seed, 3600000),
+                        received_us);
+        }
+    }
+}
+
 /* ---- what must hold at any time ---- */
 
 /* The chain, from SQL alone: each hash is that of its line, each line names the one before. */
