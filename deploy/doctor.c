@@ -279,6 +279,31 @@ blocked_look(struct doctor *doctor, struct pg *pg, struct why *why)
     return err;
 }
 
+/* Days wait for the counts of every ingest log that is not retired. */
+static enum err
+spools_look(struct doctor *doctor, struct pg *pg, struct why *why)
+{
+    struct pg_result *result = NULL;
+    char text[256];
+    enum err err =
+        pg_exec(pg,
+                "SELECT to_hex(spool), reported_until FROM ingest_spool "
+                "WHERE NOT retired AND reported_until < now() - interval "
+                "'2 hours' ORDER BY 2 LIMIT 10",
+                NULL, 0, &result, why);
+
+    for (int i = 0; err == ERR_OK && i < pg_rows(result); i++) {
+        (void)snprintf(text, sizeof(text),
+                       "the ingest log %s has told its counts only until %s",
+                       pg_value(result, i, 0), pg_value(result, i, 1));
+        say(doctor, FINDING_BAD, "billing", text,
+            "no day closes before it has: start its process; or, if it is gone for "
+            "good, UPDATE ingest_spool SET retired = true");
+    }
+    pg_result_free(&result);
+    return err;
+}
+
 static void
 postgres_look(struct doctor *doctor)
 {
@@ -298,6 +323,8 @@ postgres_look(struct doctor *doctor)
         say(doctor, FINDING_GOOD, "postgres",
             "answers, and its tables are this binary's", "");
         err = blocked_look(doctor, pg, &why);
+        if (err == ERR_OK)
+            err = spools_look(doctor, pg, &why);
     }
     if (err != ERR_OK)
         say(doctor, FINDING_BAD, "postgres", why.text,
