@@ -36,6 +36,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tests/bench/load_text.h"
+
 enum {
     CONNECTIONS_MAX = 20000,
     ANSWER_MAX = 4096,
@@ -102,73 +104,7 @@ die(const char *what)
     exit(1);
 }
 
-static uint64_t
-random_next(uint64_t *state) /* splitmix64 */
-{
-    uint64_t z = *state += UINT64_C(0x9E3779B97F4A7C15);
-
-    z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
-    z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
-    return z ^ z >> 31;
-}
-
 /* --- rendering --- */
-
-static double *
-zipf_sums(int n)
-{
-    double *sums = malloc((size_t)n * sizeof(*sums)), total = 0;
-
-    if (sums == NULL)
-        die("memory");
-    for (int i = 0; i < n; i++)
-        sums[i] = total += 1.0 / (i + 1);
-    return sums;
-}
-
-static int
-zipf_draw(const double *sums, int n, uint64_t *state)
-{
-    double u =
-        (double)(random_next(state) >> 11) / 9007199254740992.0 * sums[n - 1];
-    int low = 0, high = n - 1;
-
-    while (low < high) {
-        int mid = (low + high) / 2;
-
-        if (sums[mid] < u)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low;
-}
-
-static size_t
-click_render(char *p, size_t size, int campaign, uint64_t *state)
-{
-    uint64_t r = random_next(state);
-    int n = snprintf(
-        p, size,
-        "{\"event_id\":\"00000000-0000-4000-8000-000000000000\","
-        "\"timestamp\":\"2026-01-01T00:00:00.000Z\",\"campaign_id\":\"c%05d\","
-        "\"ad_id\":\"ad-%d-%u\",\"publisher_id\":\"pub-%u\",\"user_id\":\"u-"
-        "00000000-a91c\",\"ip_address\":\"10.100.100.100\",\"user_agent\":"
-        "\"Mozilla/5.0 (Windows NT "
-        "10.0; "
-        "Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 "
-        "Safari/537.36\",\"referer\":\"https://news.example/"
-        "%u\",\"device_type\":\"%s\","
-        "\"os\":\"Windows\",\"country\":\"%s\",\"city\":\"Springfield\","
-        "\"cost_per_click\":\"0.25\"}",
-        campaign, campaign, (unsigned)(r & 7), (unsigned)(r >> 3 & 255),
-        (unsigned)(r >> 42 & 1023), r >> 60 & 1 ? "mobile" : "desktop",
-        r >> 61 & 1 ? "DE" : "US");
-
-    if (n < 0 || (size_t)n >= size)
-        die("rendering");
-    return (size_t)n;
-}
 
 static void
 request_render(struct load *load, struct request *request, const double *sums)
@@ -194,6 +130,9 @@ request_render(struct load *load, struct request *request, const double *sums)
         request->id_at[i] = (uint32_t)n + 13;   /* behind {"event_id":" */
         request->time_at[i] = (uint32_t)n + 64; /* behind ","timestamp":" */
         size_t made = click_render(body + n, cap - n, campaign, &load->random);
+
+        if (made == 0)
+            die("rendering");
         const char *user = strstr(body + n, "\"u-");
         request->user_at[i] = (uint32_t)(user - body) + 3;
         n += made;
@@ -240,44 +179,6 @@ time_render(struct load *load)
     if (n != 24)
         die("time");
     memcpy(load->time_text, text, 24);
-}
-
-/* 8 hex digits of v: spreads nibbles over bytes, then adds '0' or 'a' - 10. */
-static void
-hex8(char *to, uint32_t v)
-{
-    uint64_t x = v;
-
-    x = (x << 16 | x) & UINT64_C(0x0000FFFF0000FFFF);
-    x = (x << 8 | x) & UINT64_C(0x00FF00FF00FF00FF);
-    x = (x << 4 | x) & UINT64_C(0x0F0F0F0F0F0F0F0F);
-    uint64_t over =
-        ((x + UINT64_C(0x0606060606060606)) >> 4) & UINT64_C(0x0101010101010101);
-    x += UINT64_C(0x3030303030303030) + over * 39;
-    x = __builtin_bswap64(x);
-    memcpy(to, &x, 8);
-}
-
-static void
-digits2(char *to, uint32_t v) /* 0..99 */
-{
-    to[0] = (char)('0' + v / 10);
-    to[1] = (char)('0' + v % 10);
-}
-
-/* The user's number as 8 hex digits, and an address made from it: 10.1xx.1xx.1xx. */
-static void
-user_patch(char *to, uint32_t user)
-{
-    enum { OCTET_1 = 29 }; /* behind 00000000-a91c","ip_address":" */
-    uint32_t mixed = user * 2654435761U;
-
-    hex8(to, user);
-    for (int i = 0; i < 3; i++) {
-        digits2(to + OCTET_1 + 4 + 4 * i, mixed % 100);
-        mixed /= 100;
-    }
-    digits2(to + OCTET_1, 10 + user % 90);
 }
 
 /* An id is the run's random word and a serial number: never twice in a run, and never in
@@ -550,6 +451,8 @@ prepare(struct load *load)
     const struct options *opt = &load->opt;
     double *sums = zipf_sums(opt->campaigns);
 
+    if (sums == NULL)
+        die("memory");
     load->random = opt->seed;
     load->epoll_fd = epoll_create1(0);
     load->conns = calloc((size_t)opt->connections, sizeof(*load->conns));
