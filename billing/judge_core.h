@@ -37,7 +37,7 @@
 enum { BATCH_SLICES_MAX = 256, JUDGE_ACCOUNTS_MAX = 1 << 20 };
 
 /* Users and addresses of two hours; past it, shard by shard. */
-#define JUDGE_WINDOW_BYTES_MAX (UINT64_C(96) << 20)
+#define JUDGE_WINDOW_BYTES_MAX (UINT64_C(72) << 20)
 #define JUDGE_NO_CAMPAIGN      UINT32_MAX
 
 /* One click in memory. */

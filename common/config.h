@@ -88,7 +88,7 @@
     NUMBER(billing, dedup_days, 35, 1, 400, "event ids kept")                      \
     NUMBER(billing, grace_s, 21600, 0, 604800,                                     \
            "after a day's end before it closes")                                   \
-    NUMBER(billing, judge_clicks_max, 1600000, 1000, 100000000,                    \
+    NUMBER(billing, judge_clicks_max, 1750000, 1000, 100000000,                    \
            "clicks judged in memory")                                              \
     NUMBER(billing, schedule, 1, 0, 1,                                             \
            "1: judge and close by themselves inside run")                          \
