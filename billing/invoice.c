@@ -176,8 +176,17 @@ draft_one(struct pg *pg, const struct pg_result *who, int row, const char *first
     return err;
 }
 
+static void
+watch_show(const struct invoice_watch *watch, int done, int total)
+{
+    if (watch != NULL)
+        watch->show(watch->ctx, (uint64_t)done, (uint64_t)total);
+}
+
+/* phases: 1 for drafts alone, 2 when as many steps of finalising follow. */
 static enum err
 drafts_make(struct pg *pg, const char *month, const char *advertiser,
+            const struct invoice_watch *watch, int phases,
             struct invoice_result *out, struct why *why)
 {
     char first[DATE_SIZE];
@@ -197,21 +206,24 @@ drafts_make(struct pg *pg, const char *month, const char *advertiser,
             params, 2, NULL, why);
     if (err == ERR_OK)
         err = pg_exec(pg, advertisers_sql, params, 2, &who, why);
-    for (int i = 0; err == ERR_OK && i < pg_rows(who); i++)
+    for (int i = 0; err == ERR_OK && i < pg_rows(who); i++) {
         err = draft_one(pg, who, i, first, out, why);
+        watch_show(watch, i + 1, pg_rows(who) * phases);
+    }
     pg_result_free(&who);
     return err;
 }
 
 enum err
 invoice_draft(struct pg *pg, const char *month, const char *advertiser,
-              struct invoice_result *out, struct why *why)
+              const struct invoice_watch *watch, struct invoice_result *out,
+              struct why *why)
 {
     *out = (struct invoice_result){0};
     enum err err = pg_begin(pg, why);
     if (err != ERR_OK)
         return err;
-    err = drafts_make(pg, month, advertiser, out, why);
+    err = drafts_make(pg, month, advertiser, watch, 1, out, why);
     if (err == ERR_OK)
         return pg_commit(pg, why);
     pg_rollback(pg);
@@ -376,7 +388,7 @@ issue(struct pg *pg, const char *invoice, const char *number, const char *now,
 
 static enum err
 finalise_all(struct pg *pg, const char *first, const char *advertiser,
-             int64_t now_us, struct why *why)
+             int64_t now_us, const struct invoice_watch *watch, struct why *why)
 {
     char number[INVOICE_NUMBER_SIZE], now[CLOCK_TEXT_SIZE];
     struct pg_result *drafts = NULL;
@@ -395,6 +407,7 @@ finalise_all(struct pg *pg, const char *first, const char *advertiser,
             err = ledger_post(pg, invoice, why);
         if (err == ERR_OK)
             err = issue(pg, invoice, number, now, why);
+        watch_show(watch, pg_rows(drafts) + i + 1, 2 * pg_rows(drafts));
     }
     pg_result_free(&drafts);
     return err;
@@ -403,7 +416,8 @@ finalise_all(struct pg *pg, const char *first, const char *advertiser,
 enum err
 invoice_finalise(struct pg *pg, const char *month, const char *advertiser,
                  bool partial, int64_t now_us, int64_t grace_us,
-                 struct invoice_result *out, struct why *why)
+                 const struct invoice_watch *watch, struct invoice_result *out,
+                 struct why *why)
 {
     char first[DATE_SIZE];
 
@@ -418,9 +432,9 @@ invoice_finalise(struct pg *pg, const char *month, const char *advertiser,
         err = days_closed(pg, first, why);
     /* Drafted anew here, so that what is issued is what is posted now. */
     if (err == ERR_OK)
-        err = drafts_make(pg, month, advertiser, out, why);
+        err = drafts_make(pg, month, advertiser, watch, 2, out, why);
     if (err == ERR_OK)
-        err = finalise_all(pg, first, advertiser, now_us, why);
+        err = finalise_all(pg, first, advertiser, now_us, watch, why);
     if (err == ERR_OK)
         return pg_commit(pg, why);
     pg_rollback(pg);

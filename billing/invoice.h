@@ -24,13 +24,21 @@ struct invoice_result {
     uint32_t invoices, lines;
 };
 
+/* Told after each invoice, of how many; NULL where nobody looks. */
+struct invoice_watch {
+    void (*show)(void *ctx, uint64_t done, uint64_t total);
+    void *ctx;
+};
+
 /* month: "2026-11". advertiser NULL: all. Of a month still running, drafts cover its closed
  * days. */
 enum err invoice_draft(struct pg *pg, const char *month, const char *advertiser,
+                       const struct invoice_watch *watch,
                        struct invoice_result *out, struct why *why);
 /* partial: finalise although the month is not over or days are not closed. */
 enum err invoice_finalise(struct pg *pg, const char *month, const char *advertiser,
                           bool partial, int64_t now_us, int64_t grace_us,
+                          const struct invoice_watch *watch,
                           struct invoice_result *out, struct why *why);
 /* RFC 4180 CSV of the month's invoices (or of one number). */
 enum err invoice_export_csv(struct pg *pg, const char *month, const char *number,

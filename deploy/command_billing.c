@@ -233,15 +233,18 @@ invoice_act(struct session *session, const struct invoice_options *o,
 {
     struct invoice_result result = {0};
     struct buf out = BUF_MAX(OUT_BYTES_MAX);
+    struct progress progress = {.what = o->verb};
+    const struct invoice_watch watch = {progress_show, &progress};
     enum err err;
 
     if (strcmp(o->verb, "draft") == 0) {
-        err = invoice_draft(session->pg, o->month, o->advertiser, &result, why);
+        err = invoice_draft(session->pg, o->month, o->advertiser, &watch, &result,
+                            why);
     } else if (strcmp(o->verb, "finalise") == 0) {
         int64_t grace_us =
             session->config->billing_invoice_grace_s * CLOCK_SECOND_US;
         err = invoice_finalise(session->pg, o->month, o->advertiser, o->partial,
-                               clock_now_us(), grace_us, &result, why);
+                               clock_now_us(), grace_us, &watch, &result, why);
     } else {
         err = strcmp(o->verb, "list") == 0
                   ? invoice_list(session->pg, o->month, o->json, &out, why)
@@ -251,6 +254,7 @@ invoice_act(struct session *session, const struct invoice_options *o,
         buf_free(&out);
         return err;
     }
+    progress_end(&progress);
     if (err == ERR_OK)
         printf("%s %s: %u invoices, %u lines\n", o->verb, o->month, result.invoices,
                result.lines);

@@ -87,7 +87,7 @@ finalise(struct house *h, const char *month, const char *advertiser, bool partia
 {
     memset(why, 0, sizeof(*why));
     return invoice_finalise(h->pg, month, advertiser, partial, at(now), GRACE_US,
-                            result, why);
+                            NULL, result, why);
 }
 
 static inline struct invoice_result

@@ -260,7 +260,7 @@ test_a_late_run_goes_on_the_next_invoice_and_drafts_are_made_anew(void)
     run_post(&h, "UTC", "2026-03-05", "posted");
     clicks_post(&h, "shoes", 250000, 4);
     for (int i = 0; i < 3; i++) {
-        MUST(invoice_draft(h.pg, "2026-03", NULL, &r, why));
+        MUST(invoice_draft(h.pg, "2026-03", NULL, NULL, &r, why));
         CHECK(r.invoices == 1 && r.lines == 1);
         CHECK(house_number(&h, "SELECT count(*) FROM invoice") == 1);
         CHECK(house_number(&h, "SELECT count(*) FROM ledger_entry WHERE "
@@ -268,11 +268,11 @@ test_a_late_run_goes_on_the_next_invoice_and_drafts_are_made_anew(void)
     }
     run_post(&h, "UTC", "2026-03-05", "posted"); /* late, before it is final */
     clicks_post(&h, "shoes", 250000, 1);
-    MUST(invoice_draft(h.pg, "2026-03", NULL, &r, why));
+    MUST(invoice_draft(h.pg, "2026-03", NULL, NULL, &r, why));
     CHECK(house_number(&h, "SELECT clicks FROM invoice_line") == 5);
 
     /* A draft of April would hold March's runs; March takes them back. */
-    MUST(invoice_draft(h.pg, "2026-04", NULL, &r, why));
+    MUST(invoice_draft(h.pg, "2026-04", NULL, NULL, &r, why));
     (void)finalised(&h, "2026-03", "2026-04-10T00:00:00Z");
     CHECK(house_number(&h, "SELECT clicks FROM invoice_line l JOIN invoice i ON "
                            "i.id = l.invoice_id WHERE status = 'final'") == 5);
@@ -328,7 +328,7 @@ test_one_advertiser_alone(void)
     run_post(&h, "UTC", "2026-03-05", "posted");
     clicks_post(&h, "shoes", 250000, 4);
     clicks_post(&h, "yen", 5000000, 3);
-    MUST(invoice_draft(h.pg, "2026-03", NULL, &r, why));
+    MUST(invoice_draft(h.pg, "2026-03", NULL, NULL, &r, why));
     CHECK(r.invoices == 2);
     CHECK(finalise(&h, "2026-03", "jp", false, "2026-04-10T00:00:00Z", &r, &told) ==
           ERR_OK);

@@ -93,7 +93,7 @@ test_csv_is_read_back_as_it_was_meant(void)
         run_post(&h, "UTC", day, "posted");
         clicks_post(&h, "fils", 1499, 7);
         struct invoice_result drafted;
-        MUST(invoice_draft(h.pg, month, "bh", &drafted, why));
+        MUST(invoice_draft(h.pg, month, "bh", NULL, &drafted, why));
         csv_export(&h, month, NULL, &text, &csv);
         CHECK(csv.rows == 2 && strcmp(csv.fields[1][0], "") == 0 &&
               strcmp(csv.fields[1][1], "draft") == 0);
