@@ -66,8 +66,8 @@ MUTANTS = [  # name, test, [(file, text, replacement)]
         ("schema/master.c", "return event_price_micros < campaign->price_cap_micros",
          "return event_price_micros < INT64_MAX")]),
     ("duplicates_feed_rates", "pipeline", [
-        ("billing/judge_slice.c", "    if (fraud_feeds(click->reasons))\n        err = ",
-         "    if (fraud_feeds(click->reasons & ~REASON_BIT(duplicate)))\n        err = ")]),
+        ("billing/judge_state.c", "if (!fraud_feeds(click->reasons))",
+         "if (!fraud_feeds(click->reasons & ~REASON_BIT(duplicate)))")]),
     ("received_skipped", "pipeline", [
         ("common/clicklog_append.c", "        if (!tally_add(&log->tally,",
          "        if (i % 100 != 99 && !tally_add(&log->tally,")]),
