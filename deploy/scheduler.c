@@ -4,6 +4,7 @@
 #include "deploy/stages.h"
 
 #include <assert.h>
+#include <stdlib.h>
 
 #include "billing/close.h"
 #include "billing/judge.h"
@@ -117,6 +118,19 @@ days_close(struct stages *stages, const struct master *master, struct pg *pg,
         one_day_close(stages, master, pg, day);
 }
 
+/* In a new data directory there is nothing to close, and nothing to tell about it. */
+static bool
+is_anything_judged(const struct stages *stages)
+{
+    struct judge_slice *slices = NULL;
+    struct why why;
+    uint32_t n = 0;
+    enum err err = judge_slices(stages->judge_dir, &slices, &n, &why);
+
+    free(slices);
+    return err != ERR_OK || n > 0; /* what cannot be read, closing will name */
+}
+
 /* *judged_us remembers how far this process has seen things judged and closed, so that
  * nothing is read again until a new hour is there. */
 static void
@@ -135,7 +149,8 @@ turn(struct stages *stages, struct pg *pg, int64_t *judged_us)
                   LOG_NUMBER("clicks", (int64_t)result.clicks),
                   LOG_NUMBER("duplicates", (int64_t)result.duplicates),
                   LOG_NUMBER("conflicts", (int64_t)result.conflicts));
-    if (err == ERR_OK && result.judged_until_us > *judged_us) {
+    if (err == ERR_OK && result.judged_until_us > *judged_us &&
+        is_anything_judged(stages)) {
         days_close(stages, master, pg, *judged_us == 0);
         *judged_us = result.judged_until_us;
     }
