@@ -69,12 +69,22 @@ fraud_live_close(struct fraud_live **live)
     *live = NULL;
 }
 
+/* An id is looked for in its own partition only: between two partitions, which of them this
+ * worker reads first is chance. */
+static uint64_t
+id_key(const struct click *click, const struct fraud_facts *facts)
+{
+    return facts->id_hash ^ click->partition * UINT64_C(0x9e3779b97f4a7c15);
+}
+
 /* The stateful rules; adds to facts->reasons and feeds the tables. */
 static void
 state_apply(struct fraud_live *live, const struct ruleset_limits *limits,
-            int64_t received_us, struct fraud_facts *facts)
+            const struct click *click, struct fraud_facts *facts)
 {
-    if (fraud_ids_seen(live->ids, facts->id_hash, received_us))
+    int64_t received_us = click->received_us;
+
+    if (fraud_ids_seen(live->ids, id_key(click, facts), received_us))
         facts->reasons |= REASON_BIT(duplicate);
     if (!fraud_feeds(facts->reasons))
         return;
@@ -102,11 +112,11 @@ is_cold(struct fraud_live *live, int64_t started_us, int64_t received_us)
 
 static struct verdict
 verdict_of(struct fraud_live *live, const struct ruleset *set,
-           const struct master *master, int64_t received_us, int64_t started_us,
-           struct fraud_facts *facts)
+           const struct master *master, const struct click *click,
+           int64_t started_us, struct fraud_facts *facts)
 {
-    state_apply(live, ruleset_limits(set), received_us, facts);
-    bool cold = is_cold(live, started_us, received_us);
+    state_apply(live, ruleset_limits(set), click, facts);
+    bool cold = is_cold(live, started_us, click->received_us);
     struct verdict verdict = fraud_conclude(set, master, facts->reasons, 0);
 
     /* Quarantine comes before all state, and what was seen was seen: these two stand. */
@@ -122,7 +132,7 @@ fraud_live_judge(struct fraud_live *live, const struct ruleset *set,
                  int64_t started_us, struct fraud_facts *facts)
 {
     fraud_examine(set, master, live->cache, click, facts);
-    return verdict_of(live, set, master, click->received_us, started_us, facts);
+    return verdict_of(live, set, master, click, started_us, facts);
 }
 
 void
@@ -136,14 +146,14 @@ fraud_live_judge_batch(struct fraud_live *live, const struct ruleset *set,
 
         for (size_t i = base; i < end; i++) {
             fraud_examine(set, master, live->cache, &clicks[i], &facts[i]);
-            fraud_ids_prefetch(live->ids, facts[i].id_hash);
+            fraud_ids_prefetch(live->ids, id_key(&clicks[i], &facts[i]));
             fraud_users_prefetch(live->users, facts[i].user_key);
             fraud_addresses_prefetch(live->addresses, facts[i].address_key,
                                      facts[i].event_ms);
         }
         for (size_t i = base; i < end; i++)
-            verdicts[i] = verdict_of(live, set, master, clicks[i].received_us,
-                                     started_us, &facts[i]);
+            verdicts[i] =
+                verdict_of(live, set, master, &clicks[i], started_us, &facts[i]);
     }
 }
 
@@ -153,6 +163,6 @@ fraud_live_replay(struct fraud_live *live, const struct ruleset *set,
                   struct fraud_facts *facts)
 {
     fraud_examine(set, master, live->cache, click, facts);
-    state_apply(live, ruleset_limits(set), click->received_us, facts);
+    state_apply(live, ruleset_limits(set), click, facts);
     (void)is_cold(live, 0, click->received_us);
 }

@@ -112,6 +112,20 @@ what_is_quarantined_duplicate_or_a_test_feeds_no_counter(void **state)
 }
 
 static void
+an_id_is_a_duplicate_in_its_own_partition_only(void **state)
+{
+    struct house *house = *state;
+    struct click a = click_of(1, "u1", "\1\1\1\1"),
+                 b = click_of(1, "u2", "\1\1\1\2");
+
+    b.partition = a.partition + 3;
+    assert_int_equal(judge(house, &b, 0).reason, REASON_none);
+    assert_int_equal(judge(house, &a, 0).reason, REASON_none);
+    assert_int_equal(judge(house, &b, 0).kind, VERDICT_DUPLICATE);
+    assert_int_equal(judge(house, &a, 0).kind, VERDICT_DUPLICATE);
+}
+
+static void
 what_is_invalid_by_itself_feeds_the_counters(void **state)
 {
     struct house *house = *state;
@@ -298,6 +312,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(what_is_quarantined_duplicate_or_a_test_feeds_no_counter),
+        TEST(an_id_is_a_duplicate_in_its_own_partition_only),
         TEST(what_is_invalid_by_itself_feeds_the_counters),
         TEST(addresses_are_counted_over_all_workers),
         TEST(verdicts_are_warming_until_the_hour_before_is_known),
