@@ -1,5 +1,8 @@
 /* common/clicklog.h - the click log: what was answered 202, in order, durably.
  *
+ * Two readers: LMDB in the data directory, and Kafka (see "Kafka" below). The appender is
+ * always LMDB's; with Kafka it is the spool that the relay sends from.
+ *
  *   append (one committer)                      read (many, any process)
  *   entries -> group -> one LMDB transaction, one sync -> blocks -> records
  *
@@ -138,6 +141,61 @@ enum err clicklog_next(struct clicklog_reader *reader, struct clicklog_record *o
 /* Lets the snapshot go; never keep one for long, it pins pages. */
 void clicklog_release(struct clicklog_reader *reader);
 void clicklog_reader_close(struct clicklog_reader **reader);
+
+/* The first offset received at or after since_us, and its time of receipt (INT64_MAX: there
+ * is none, then *offset is the end). */
+enum err clicklog_since(struct clicklog_reader *reader, uint32_t partition,
+                        int64_t since_us, uint64_t *offset, int64_t *received_us,
+                        struct why *why);
+
+/* A cut: what is received before floor_us are the first next[p] clicks of each partition,
+ * counted from the spool's beginning (its offsets). */
+struct clicklog_mark {
+    int64_t floor_us;
+    uint64_t next[CLICKLOG_PARTITIONS_MAX];
+};
+/* The newest one known; floor_us 0: none yet. */
+enum err clicklog_mark_get(struct clicklog *log, struct clicklog_mark *out,
+                           struct why *why);
+
+/* --- Kafka ---
+ *
+ * A view of topic raw_clicks as member of a consumer group (range assignor). Offsets are
+ * Kafka's. A record may come twice, and after a lost write others may be missing: readers
+ * look at (incarnation, seq). received_us grows with the offsets but for those that come
+ * again. clicklog_range asks the broker; clicklog_next may say ERR_AGAIN before the end
+ * is reached, more is on its way; clicklog_seek to an offset that is not held any more is
+ * ERR_NOTFOUND, there or at the first clicklog_next. What is not read waits in a bounded
+ * queue; a partition whose queue is full is not fetched.
+ *
+ *   owned 0 --assigned--> g --revoked--> 0, until clicklog_let_go or kafka.session_ms / 2
+ *
+ * Errors   ERR_AGAIN: broker away.
+ * Threads  One reader a partition at a time; clicklog_owned, _let_go, _wait any.
+ */
+struct config;
+struct control;
+struct clicklog_kafka_config {
+    const struct config *config; /* outlives the log */
+    const char *stage;           /* the group is kafka.group-STAGE */
+    struct control *control;     /* for clicklog_mark_get; may be NULL */
+};
+/* Partitions are the topic's. ERR_NOTFOUND: no topic; `clickledger topics create`. */
+enum err clicklog_open_kafka(struct clicklog **out,
+                             const struct clicklog_kafka_config *cfg,
+                             struct why *why);
+bool clicklog_is_kafka(const struct clicklog *log);
+/* 0: not ours; else a number that is another after each assignment. LMDB: always 1. */
+uint64_t clicklog_owned(const struct clicklog *log, uint32_t partition);
+/* All is flushed, or given up: the partition may go to another member. */
+void clicklog_let_go(struct clicklog *log, uint32_t partition);
+/* The end as last heard of; costs nothing. */
+uint64_t clicklog_end(const struct clicklog *log, uint32_t partition);
+/* Where, from an offset on, the record (incarnation, seq) is. ERR_NOTFOUND: nowhere up to
+ * the end. Reads all of it: for gaps only. */
+enum err clicklog_find(struct clicklog *log, uint32_t partition, uint64_t from,
+                       uint64_t incarnation, uint64_t seq, uint64_t *offset,
+                       struct why *why);
 
 /* Each folded count of every hour of receipt that ended at or before floor_us, in order
  * of hour. visit returns false to stop. */

@@ -48,6 +48,11 @@
            "event time ahead of the server")                                       \
     NUMBER(ingest, past_ms_max, 604800000, 0, 2592000000,                          \
            "event time behind the server")                                         \
+    TEXT(ingest, ack, "",                                                          \
+         "202 after: local (fsync) or replicated (Kafka's too; the default with "  \
+         "it)")                                                                    \
+    NUMBER(ingest, ack_ms_max, 10000, 100, 600000,                                 \
+           "without Kafka's acknowledgement: 503, and the breaker opens")          \
     TEXT(ingest, trusted_proxies, "",                                              \
          "addresses whose X-Forwarded-For counts, by comma")                       \
     NUMBER(clicklog, partitions, 16, 1, 256,                                       \
@@ -59,7 +64,29 @@
     NUMBER(clicklog, keep_bytes, 4294967296, 0, 17592186044416,                    \
            "archived clicks kept beside")                                          \
     NUMBER(clicklog, no_sync, 0, 0, 1, "1: no fsync; loses clicks at a power cut") \
-    TEXT(redis, address, "127.0.0.1:6379", "host:port or unix:/path")              \
+    TEXT(kafka, brokers, "", "host:port by comma; empty: no Kafka, one machine")   \
+    TEXT(kafka, topic_prefix, "", "before the name of each topic")                 \
+    TEXT(kafka, group, "clickledger", "consumer groups are named GROUP-STAGE")     \
+    TEXT(kafka, instance_id, "",                                                   \
+         "static member of the groups; empty: a dynamic one")                      \
+    TEXT(kafka, properties_file, "",                                               \
+         "librdkafka properties, key=value a line: TLS, SASL, secrets")            \
+    TEXT(kafka, schema_registry, "", "URL to register the schema at; empty: none") \
+    NUMBER(kafka, replication, 3, 1, 9, "copies, of topics that we create")        \
+    NUMBER(kafka, min_insync, 2, 1, 9, "copies that must have a click")            \
+    NUMBER(kafka, retention_h, 168, 24, 87600, "hours that topics keep clicks")    \
+    NUMBER(kafka, session_ms, 10000, 1000, 600000,                                 \
+           "a silent member of a group is replaced after")                         \
+    NUMBER(kafka, linger_ms, 5, 0, 1000, "the relay waits for fuller batches")     \
+    NUMBER(kafka, batch_bytes, 1000000, 1024, 16777216, "of one partition")        \
+    NUMBER(kafka, queue_bytes_max, 134217728, 1048576, 4294967296,                 \
+           "sent and not acknowledged")                                            \
+    NUMBER(kafka, delivery_ms_max, 5000, 100, 600000,                              \
+           "without an acknowledgement: sent again from the cursor")               \
+    NUMBER(kafka, fetch_bytes_max, 67108864, 1048576, 4294967296,                  \
+           "fetched ahead by a consumer")                                          \
+    TEXT(redis, address, "127.0.0.1:6379",                                         \
+         "host:port, unix:/path, or cluster:host:port,host:port")                  \
     NUMBER(redis, timeout_ms, 2000, 10, 600000, "of one command")                  \
     TEXT(postgres, conninfo, "dbname=clickledger", "libpq connection string")      \
     TEXT(postgres, password_file, "", "file with the password, if any")            \

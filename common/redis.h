@@ -36,13 +36,24 @@ struct redis_reply {
     void *impl; /* root only */
 };
 
-/* address: "unix:/path" or "host:port". Does not connect yet. */
+/* address: "unix:/path", "host:port", or "cluster:host:port,host:port,...": any nodes of a
+ * Redis Cluster. Then each command goes to the master of its key's slot (the key is the
+ * second word; the first of EVAL and EVALSHA's keys), MOVED and ASK are followed, and the
+ * slots are read again when a node is away; SCRIPT goes to every master. All keys of one
+ * command share a slot (schema/rediskeys.h sees to that). Queued commands to different
+ * nodes may run in any order; their replies come in the order of queueing.
+ * Does not connect yet. */
 enum err redis_open(struct redis **out, const char *address, int64_t timeout_us,
                     struct why *why);
 void redis_close(struct redis **redis);
 /* One command as binary-safe words. *out may be NULL. */
 enum err redis_command(struct redis *redis, const struct str *words, size_t n,
                        struct redis_reply **out, struct why *why);
+/* The same for a command without a key of its own, such as SCAN: on the node of key's slot.
+ * Without a cluster key says nothing. */
+enum err redis_command_at(struct redis *redis, struct str key,
+                          const struct str *words, size_t n,
+                          struct redis_reply **out, struct why *why);
 /* Pipelining: queue any number, then one redis_reply_next for each, in order. */
 enum err redis_queue(struct redis *redis, const struct str *words, size_t n,
                      struct why *why);

@@ -45,6 +45,24 @@ enum err verdictlog_read(struct verdictlog *log, uint32_t partition, uint64_t fr
  * recorded verdict. */
 enum err verdictlog_last(struct verdictlog *log, uint32_t partition,
                          uint64_t *epoch, uint64_t *next, struct why *why);
+/* Topic click_verdicts, a block a message in the partition of its clicks, offsets those of
+ * raw_clicks; DIR is a local copy of what was followed, so that the readers above work as
+ * they do without Kafka, and may be deleted at any time. verdictlog_append returns when
+ * the brokers have all blocks (ERR_AGAIN: perhaps they do; append the same again).
+ *
+ *   value: u32 magic "CLV1", u32 count, u64 base, u64 epoch, u64 XXH3 of the rest seeded
+ *          with the three before it, count x u64; little endian. Timestamp: the wall clock.
+ */
+struct config;
+enum err verdictlog_open_kafka(struct verdictlog **out, const struct config *config,
+                               const char *dir, uint64_t map_bytes,
+                               struct why *why);
+/* Kafka: follows a partition from what was written at or after since_us on (0: all that
+ * is held), and returns when all that the topic had on entry is here. Again with the same
+ * or a later since_us: waits for what is new. Without Kafka: ERR_OK. */
+enum err verdictlog_follow(struct verdictlog *log, uint32_t partition,
+                           int64_t since_us, struct why *why);
+void verdictlog_leave(struct verdictlog *log, uint32_t partition);
 /* Removes whole blocks below offset. */
 enum err verdictlog_trim(struct verdictlog *log, uint32_t partition,
                          uint64_t offset, struct why *why);
