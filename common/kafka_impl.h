@@ -1,0 +1,63 @@
+/* common/kafka_impl.h - what all users of librdkafka share: settings, errors, its log.
+ *
+ * Settings, later ones win: ours for every handle, the caller's, kafka.properties_file.
+ * What the promise rests on (idempotence, acknowledgements, offsets, group) and what has a
+ * key of its own in the configuration is refused in that file.
+ *
+ * librdkafka's lines become events: "kafka_trouble" at most once a minute a handle, and
+ * "kafka_back" when something works again after one.
+ *
+ * Memory   The watch is the caller's, and outlives the handle.
+ * Errors   Of the file: ERR_INVALID with its name, line and key; never a value.
+ * Threads  kafka_watch_*: any.
+ */
+#ifndef COMMON_KAFKA_IMPL_H
+#define COMMON_KAFKA_IMPL_H
+
+#include <librdkafka/rdkafka.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/config.h"
+#include "common/err.h"
+#include "common/kafka.h"
+
+enum {
+    KAFKA_ASK_MS = 10000,           /* one question to the brokers */
+    KAFKA_PROPERTIES_MAX = 1 << 16, /* bytes of the file */
+    KAFKA_TEXT_SIZE = 64,
+};
+
+/* The opaque of each handle: a caller with more of its own has it as the first member. */
+struct kafka_watch {
+    char name[KAFKA_TEXT_SIZE];
+    atomic_bool away;
+    _Atomic int64_t said_us;
+    atomic_uint unsaid; /* lines since then */
+};
+
+struct kafka_setting {
+    const char *key, *value;
+};
+
+/* A configuration for rd_kafka_new; the caller's until that took it. watch is set up. */
+enum err kafka_conf(rd_kafka_conf_t **out, const struct config *config,
+                    const char *name, struct kafka_watch *watch,
+                    const struct kafka_setting *own, size_t n, struct why *why);
+/* rd_kafka_new that takes conf in any case. */
+enum err kafka_new(rd_kafka_t **out, rd_kafka_type_t type, rd_kafka_conf_t *conf,
+                   struct why *why);
+/* A handle to ask with, a producer that sends nothing. */
+enum err kafka_asker(rd_kafka_t **out, const struct config *config,
+                     struct kafka_watch *watch, struct why *why);
+
+enum err kafka_code(rd_kafka_resp_err_t code);
+/* "what: doing: librdkafka's words" with kafka_code's code; ERR_OK for no error. */
+enum err kafka_error(rd_kafka_resp_err_t code, const char *what, const char *doing,
+                     struct why *why);
+
+/* Something works: says so if it did not before. */
+void kafka_watch_ok(struct kafka_watch *watch);
+
+#endif
