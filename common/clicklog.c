@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/clicklog_kafka.h"
 #include "common/clock.h"
 #include "common/file.h"
 #include "common/hash.h"
@@ -292,11 +293,35 @@ clicklog_open(struct clicklog **out, const struct clicklog_config *cfg,
     return ERR_OK;
 }
 
+enum err
+clicklog_open_kafka(struct clicklog **out, const struct clicklog_kafka_config *cfg,
+                    struct why *why)
+{
+    struct clicklog *log = calloc(1, sizeof(*log));
+    enum err err;
+
+    *out = NULL;
+    if (log == NULL)
+        return err_set(why, ERR_NOMEM, "clicklog: no memory");
+    sync_init(log);
+    log->lock_fd = -1;
+    log->read_only = true;
+    err = clicklog_kafka_open(&log->kafka, cfg, why);
+    if (err != ERR_OK) {
+        clicklog_close(&log);
+        return err;
+    }
+    log->partitions = clicklog_kafka_partitions(log->kafka);
+    *out = log;
+    return ERR_OK;
+}
+
 void
 clicklog_close(struct clicklog **log)
 {
     if (*log == NULL)
         return;
+    clicklog_kafka_close(&(*log)->kafka);
     lmdbenv_close(&(*log)->env);
     tally_free(&(*log)->tally);
     free((*log)->order);

@@ -190,7 +190,7 @@ uint64_t clicklog_owned(const struct clicklog *log, uint32_t partition);
 /* All is flushed, or given up: the partition may go to another member. */
 void clicklog_let_go(struct clicklog *log, uint32_t partition);
 /* The end as last heard of; costs nothing. */
-uint64_t clicklog_end(const struct clicklog *log, uint32_t partition);
+uint64_t clicklog_end(struct clicklog *log, uint32_t partition);
 /* Where, from an offset on, the record (incarnation, seq) is. ERR_NOTFOUND: nowhere up to
  * the end. Reads all of it: for gaps only. */
 enum err clicklog_find(struct clicklog *log, uint32_t partition, uint64_t from,

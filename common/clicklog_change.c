@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "common/clicklog_kafka.h"
 #include "common/clock.h"
 
 enum {
@@ -167,6 +168,10 @@ stats_refresh(struct clicklog *log)
 void
 clicklog_stats_get(struct clicklog *log, struct clicklog_stats *out)
 {
+    if (log->kafka != NULL) {
+        clicklog_kafka_stats(log->kafka, out);
+        return;
+    }
     if (log->read_only)
         stats_refresh(log);
     (void)pthread_mutex_lock(&log->mutex);
@@ -197,6 +202,10 @@ clicklog_wait(struct clicklog *log, uint64_t *seen, int64_t timeout_us)
 {
     int64_t now = clock_mono_us(), end = now + (timeout_us > 0 ? timeout_us : 0);
 
+    if (log->kafka != NULL) {
+        clicklog_kafka_wait(log->kafka, seen, timeout_us);
+        return;
+    }
     (void)pthread_mutex_lock(&log->mutex);
     while (generation_now(log) == *seen && now < end) {
         bool poll = log->read_only && end - now > WAIT_POLL_US;
@@ -212,6 +221,10 @@ clicklog_wait(struct clicklog *log, uint64_t *seen, int64_t timeout_us)
 void
 clicklog_wake(struct clicklog *log)
 {
+    if (log->kafka != NULL) {
+        clicklog_kafka_wake(log->kafka);
+        return;
+    }
     (void)pthread_mutex_lock(&log->mutex);
     log->generation++;
     (void)pthread_cond_broadcast(&log->changed);

@@ -6,6 +6,7 @@
  *   clicklog_read.c      blocks -> records; range, trim
  *   clicklog_received.c  the *received* counts: stored, folded, told
  *   clicklog_tally.c     a table of counts by (account, campaign, quarter-hour)
+ *   clicklog_view.c      times, cuts, owners
  *
  * Values are little endian as the machine is; keys are big endian, so that LMDB's order is
  * theirs.
@@ -109,7 +110,10 @@ struct tally {
 /* Rows as they are stored: account u32, quarter i32, clicks u64, length u8, campaign. */
 enum { ROW_FIXED = 4 + 4 + 8 + 1 };
 
+struct clicklog_kafka;
+
 struct clicklog {
+    struct clicklog_kafka *kafka; /* then all but partitions is unused */
     struct lmdbenv env;
     uint32_t partitions;
     uint64_t bytes_max;

@@ -5,11 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clicklog_kafka.h"
+
 enum { LENGTH_BYTES = 4 };
 
 struct clicklog_reader {
     struct clicklog *log;
-    MDB_txn *txn; /* kept, reset, between snapshots */
+    struct clicklog_kafka_reader *kafka; /* then the rest is unused */
+    MDB_txn *txn;                        /* kept, reset, between snapshots */
     MDB_cursor *cursor;
     bool held; /* the snapshot is taken */
     uint32_t partition;
@@ -88,6 +91,8 @@ clicklog_range(struct clicklog *log, uint32_t partition, uint64_t *first,
     if (partition >= log->partitions)
         return err_set(why, ERR_INVALID, "clicklog: partition %u of %u", partition,
                        log->partitions);
+    if (log->kafka != NULL)
+        return clicklog_kafka_range(log->kafka, partition, first, next, why);
     err = lmdbenv_read_begin(&log->env, &txn, why);
     if (err != ERR_OK)
         return err;
@@ -188,13 +193,34 @@ clicklog_reader_open(struct clicklog_reader **out, struct clicklog *log,
     if (reader == NULL)
         return err_set(why, ERR_NOMEM, "clicklog: no memory for a reader");
     reader->log = log;
+    if (log->kafka != NULL) {
+        enum err err = clicklog_kafka_reader_open(&reader->kafka, log->kafka, why);
+
+        if (err != ERR_OK)
+            clicklog_reader_close(out);
+        return err;
+    }
     return ERR_OK;
+}
+
+struct clicklog_kafka_reader *
+clicklog_reader_kafka(const struct clicklog_reader *reader)
+{
+    return reader->kafka;
+}
+
+struct clicklog *
+clicklog_reader_log(const struct clicklog_reader *reader)
+{
+    return reader->log;
 }
 
 void
 clicklog_release(struct clicklog_reader *reader)
 {
     reader->at = reader->end = NULL;
+    if (reader->kafka != NULL)
+        clicklog_kafka_release(reader->kafka);
     if (!reader->held)
         return;
     reader->held = false;
@@ -207,6 +233,7 @@ clicklog_reader_close(struct clicklog_reader **reader)
     if (*reader == NULL)
         return;
     clicklog_release(*reader);
+    clicklog_kafka_reader_close(&(*reader)->kafka);
     if ((*reader)->cursor != NULL)
         mdb_cursor_close((*reader)->cursor);
     if ((*reader)->txn != NULL)
@@ -325,6 +352,8 @@ clicklog_seek(struct clicklog_reader *reader, uint32_t partition, uint64_t offse
     if (partition >= log->partitions)
         return err_set(why, ERR_INVALID, "clicklog: partition %u of %u", partition,
                        log->partitions);
+    if (reader->kafka != NULL)
+        return clicklog_kafka_seek(reader->kafka, partition, offset, why);
     clicklog_release(reader);
     err = snapshot_take(reader, why);
     if (err == ERR_OK)
@@ -373,6 +402,8 @@ clicklog_next(struct clicklog_reader *reader, struct clicklog_record *out,
 {
     uint32_t n;
 
+    if (reader->kafka != NULL)
+        return clicklog_kafka_next(reader->kafka, out, why);
     if (!reader->held || reader->offset == reader->next)
         return ERR_AGAIN;
     if (reader->at == reader->end) {

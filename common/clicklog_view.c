@@ -1,0 +1,132 @@
+/* What readers may ask of the log beside its records: where a time begins, cuts, whose a
+ * partition is. */
+#include "common/clicklog_impl.h"
+#include "common/clicklog_kafka.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+static enum err
+received_at(struct clicklog_reader *reader, uint32_t partition, uint64_t offset,
+            int64_t *received_us, struct why *why)
+{
+    struct clicklog_record record;
+    enum err err = clicklog_seek(reader, partition, offset, why);
+
+    if (err == ERR_OK)
+        err = clicklog_next(reader, &record, why);
+    if (err == ERR_OK)
+        *received_us = record.received_us;
+    clicklog_release(reader);
+    return err;
+}
+
+enum err
+clicklog_since(struct clicklog_reader *reader, uint32_t partition, int64_t since_us,
+               uint64_t *offset, int64_t *received_us, struct why *why)
+{
+    uint64_t low, high;
+    enum err err;
+
+    if (clicklog_reader_kafka(reader) != NULL)
+        return clicklog_kafka_since(clicklog_reader_kafka(reader), partition,
+                                    since_us, offset, received_us, why);
+    err = clicklog_range(clicklog_reader_log(reader), partition, &low, &high, why);
+    if (err != ERR_OK)
+        return err;
+    *received_us = INT64_MAX;
+    /* Times of receipt only grow with offsets. */
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2;
+        int64_t us = INT64_MIN;
+
+        err = received_at(reader, partition, middle, &us, why);
+        if (err != ERR_OK && err != ERR_NOTFOUND) /* trimmed meanwhile: too old */
+            return err;
+        if (us < since_us || err == ERR_NOTFOUND) {
+            low = middle + 1;
+        } else {
+            high = middle;
+            *received_us = us;
+        }
+    }
+    *offset = low;
+    return ERR_OK;
+}
+
+/* The state as the newest commit has it. */
+static enum err
+state_now(struct clicklog *log, struct state *out, struct why *why)
+{
+    MDB_txn *txn = NULL;
+    enum err err = lmdbenv_read_begin(&log->env, &txn, why);
+
+    if (err != ERR_OK)
+        return err;
+    err = state_read(log, txn, out, why);
+    lmdbenv_read_end(&log->env, &txn);
+    return err;
+}
+
+enum err
+clicklog_mark_get(struct clicklog *log, struct clicklog_mark *out, struct why *why)
+{
+    struct state state;
+    enum err err;
+
+    memset(out, 0, sizeof(*out));
+    if (log->kafka != NULL)
+        return clicklog_kafka_mark(log->kafka, out, why);
+    err = state_now(log, &state, why);
+    if (err != ERR_OK)
+        return err;
+    out->floor_us = state.floor_us;
+    memcpy(out->next, state.next, sizeof(out->next));
+    return ERR_OK;
+}
+
+bool
+clicklog_is_kafka(const struct clicklog *log)
+{
+    return log->kafka != NULL;
+}
+
+uint64_t
+clicklog_owned(const struct clicklog *log, uint32_t partition)
+{
+    if (log->kafka != NULL)
+        return clicklog_kafka_owned(log->kafka, partition);
+    return partition < log->partitions;
+}
+
+void
+clicklog_let_go(struct clicklog *log, uint32_t partition)
+{
+    if (log->kafka != NULL)
+        clicklog_kafka_let_go(log->kafka, partition);
+}
+
+uint64_t
+clicklog_end(struct clicklog *log, uint32_t partition)
+{
+    struct state state;
+
+    if (partition >= log->partitions)
+        return 0;
+    if (log->kafka != NULL)
+        return clicklog_kafka_end(log->kafka, partition);
+    return state_now(log, &state, NULL) == ERR_OK ? state.next[partition] : 0;
+}
+
+enum err
+clicklog_find(struct clicklog *log, uint32_t partition, uint64_t from,
+              uint64_t incarnation, uint64_t seq, uint64_t *offset, struct why *why)
+{
+    if (log->kafka != NULL)
+        return clicklog_kafka_find(log->kafka, partition, from, incarnation, seq,
+                                   offset, why);
+    return err_set(why, ERR_NOTFOUND,
+                   "%s: partition %u has no gaps: nothing to look for from "
+                   "%" PRIu64 " on",
+                   log->env.dir, partition, from);
+}
