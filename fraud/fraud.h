@@ -37,6 +37,7 @@
 #include <stdint.h>
 
 #include "common/err.h"
+#include "fraud/hot.h"
 #include "fraud/ruleset.h"
 #include "fraud/verdict.h"
 #include "schema/click.h"
@@ -103,6 +104,9 @@ struct fraud_live;
 enum err fraud_live_open(struct fraud_live **out, size_t ids_max, size_t users_max,
                          struct fraud_addresses *shared, struct why *why);
 void fraud_live_close(struct fraud_live **live);
+/* Addresses that other processes know to be past a limit: asked where the own table gives
+ * no reason. Borrowed; NULL: none, which costs nothing. */
+void fraud_live_hot(struct fraud_live *live, const struct fraud_hot *hot);
 /* Judges the next click of a partition. started_us: when this owner's tables were empty;
  * verdicts that depend on state carry VERDICT_WARMING until the hour of receipt before the
  * click's began at or after it (1 to 2 hours). */

@@ -1,7 +1,7 @@
 /* fraud/hot.h - addresses that another process has found past a rate's limit.
  *
- * A fixed table of (address, minute) and (address, second) buckets with the time from which
- * on clicks in them are past the limit. Written by one, read by all workers.
+ * A fixed table of (address, minute) and (address, second) buckets that are past the limit:
+ * each click in one that is judged from then on. Written by one, read by all workers.
  *
  * Units    Milliseconds of event time.
  * Memory   HOT_SLOTS x 16 bytes; when a set is full its oldest bucket goes.

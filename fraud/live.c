@@ -9,6 +9,7 @@ struct fraud_live {
     struct fraud_ids *ids;
     struct fraud_users *users;
     struct fraud_addresses *addresses; /* shared, not ours */
+    const struct fraud_hot *hot;       /* the same; NULL: none */
     struct agent_cache *cache;
     uint64_t forgotten; /* of all tables, when last looked */
     int64_t
@@ -58,6 +59,12 @@ fraud_live_open(struct fraud_live **out, size_t ids_max, size_t users_max,
 }
 
 void
+fraud_live_hot(struct fraud_live *live, const struct fraud_hot *hot)
+{
+    live->hot = hot;
+}
+
+void
 fraud_live_close(struct fraud_live **live)
 {
     if (*live == NULL)
@@ -90,8 +97,11 @@ state_apply(struct fraud_live *live, const struct ruleset_limits *limits,
         return;
     facts->reasons |= fraud_users_seen(live->users, limits, facts->user_key,
                                        facts->event_ms, received_us);
-    facts->reasons |= fraud_addresses_seen(
+    uint32_t rates = fraud_addresses_seen(
         live->addresses, limits, facts->address_key, facts->event_ms, received_us);
+    if (rates == 0 && live->hot != NULL)
+        rates = fraud_hot_reasons(live->hot, facts->address_key, facts->event_ms);
+    facts->reasons |= rates;
 }
 
 /* True while the tables may lack something that the judge will know. */

@@ -305,6 +305,31 @@ a_rule_in_shadow_is_recorded_and_not_applied(void **state)
     (void)rmdir(dir);
 }
 
+static void
+an_address_that_is_hot_elsewhere_is_past_its_rate_here(void **state)
+{
+    struct house *house = *state;
+    struct fraud_hot *hot = NULL;
+    struct why why;
+    struct click a = click_of(1, "u1", "\1\1\1\1"),
+                 b = click_of(2, "u2", "\1\1\1\1"),
+                 c = click_of(3, "u3", "\1\1\1\2");
+    struct fraud_facts facts;
+
+    assert_int_equal(fraud_hot_open(&hot, &why), ERR_OK);
+    fraud_live_hot(house->live, hot);
+    (void)fraud_live_judge(house->live, house->set, house->master, &a, 0, &facts);
+    assert_int_equal(facts.reasons, 0);
+    fraud_hot_add(hot, facts.address_key, facts.event_ms,
+                  REASON_BIT(address_minute_rate));
+    assert_int_equal(judge(house, &b, 0).reason, REASON_address_minute_rate);
+    assert_int_equal(judge(house, &c, 0).reason, REASON_none);
+    /* What feeds nothing has no rate: a duplicate stays one. */
+    assert_int_equal(judge(house, &b, 0).reasons, REASON_BIT(duplicate));
+    fraud_live_hot(house->live, NULL);
+    fraud_hot_close(&hot);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, house_make, house_remove)
 
 int
@@ -318,6 +343,7 @@ main(void)
         TEST(verdicts_are_warming_until_the_hour_before_is_known),
         TEST(forgetting_makes_verdicts_warm_again),
         TEST(one_by_one_in_batches_and_replayed_the_answers_are_the_same),
+        TEST(an_address_that_is_hot_elsewhere_is_past_its_rate_here),
         TEST(a_rule_in_shadow_is_recorded_and_not_applied),
     };
 
