@@ -119,6 +119,15 @@ const struct command commands[] = {
      "             --campaigns-out c.csv --url http://127.0.0.1:8080 --key-file "
      "key\n",
      command_gen},
+    {"topics", "Kafka's topics: make them, check their settings",
+     "Usage: clickledger topics create|check [--json]\n\n"
+     "  create   makes those that are missing, leaves the others as they are\n"
+     "  check    partitions, copies, retention, cleanup policy, time stamps: each\n"
+     "           fault with the command that mends it; exit code 1 when there is "
+     "one\n"
+     "  --json   the report as JSON\n\n"
+     "Example: clickledger topics create --kafka.brokers=kafka-1:9092\n",
+     command_topics},
     {"config", "check or show the configuration",
      "Usage: clickledger config check|show|document [--config FILE]\n\n"
      "Example: clickledger config show > clickledger.yaml\n",

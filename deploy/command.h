@@ -81,6 +81,8 @@ int command_dlq(const struct command *c, struct config *config, struct args *arg
 int command_doctor(const struct command *c, struct config *config,
                    struct args *args);
 int command_gen(const struct command *c, struct config *config, struct args *args);
+int command_topics(const struct command *c, struct config *config,
+                   struct args *args);
 int command_config(const struct command *c, struct config *config,
                    struct args *args);
 int command_schema(const struct command *c, struct config *config,
