@@ -14,7 +14,8 @@
  * Errors   ERR_AGAIN: broker away, time-out, leader election: the same may work later.
  *          ERR_NOTFOUND: no such topic, or an offset that is not held any more.
  *          ERR_FULL: the producer's queue. ERR_INVALID: a setting. ERR_FATAL: the rest.
- * Threads  Producer: kafka_send* one thread; the rest any. Consumer: one.
+ * Threads  Producer: kafka_send* one thread; the rest any. Consumer: one, but for
+ *          kafka_consumer_range and _since: any.
  * Source   librdkafka 2.0.2, CONFIGURATION.md; broker 4.1.0 and 3.9.1.
  */
 #ifndef COMMON_KAFKA_H
@@ -121,6 +122,10 @@ void kafka_consumer_leave(struct kafka_consumer *consumer, int32_t partition);
  * ERR_NOTFOUND: out->partition's offset is no longer held; it is not followed any more. */
 enum err kafka_consumer_next(struct kafka_consumer *consumer, int64_t timeout_us,
                              struct kafka_message *out, struct why *why);
+/* All of a followed partition below it was taken or is nothing: at the end, it is that of
+ * kafka_consumer_range, also where compaction has removed the last messages. */
+uint64_t kafka_consumer_at(const struct kafka_consumer *consumer,
+                           int32_t partition);
 /* First offset held and the one after the last; asks the broker. */
 enum err kafka_consumer_range(struct kafka_consumer *consumer, int32_t partition,
                               uint64_t *first, uint64_t *next, struct why *why);
