@@ -21,20 +21,23 @@ from harness import check, make_click, oracle, step
 
 
 class Pipeline:
-    def __init__(self, options):
+    def __init__(self, options, stack=None):
         self.options = options
         self.rng = random.Random(options.seed)
-        self.stack = harness.Stack()
+        self.stack = stack or harness.Stack()
         self.lines = []      # of the oracle
         self.requests = 0
         self.end_ms = harness.day_start(-2)  # midnight of the last generated day
         self.campaigns = None
         self.judged = []
 
+    def serve(self):
+        self.stack.servers_start()
+        self.stack.run_start()
+
     def start(self):
         stack, o = self.stack, self.options
-        stack.servers_start()
-        stack.run_start()
+        self.serve()
         csv_path = os.path.join(stack.dir, "gen.csv")
         self.gen = ["gen", "--seed", o.seed, "--days", 2, "--clicks", o.clicks, "--campaigns",
                     o.campaigns, "--end", time.strftime("%Y-%m-%d", time.gmtime(self.end_ms / 1000))]
