@@ -6,6 +6,7 @@
 
 #include "common/clock.h"
 #include "common/hash.h"
+#include "ingest/ack.h"
 #include "ingest/job.h"
 #include "ingest/worker.h"
 
@@ -129,6 +130,7 @@ static bool
 head_check(struct post *post)
 {
     struct str dry_run = http_query(post->request, "dry_run");
+    const struct ack *ack = post->worker->shared->ack;
 
     if (!key_check(post))
         return false;
@@ -140,6 +142,9 @@ head_check(struct post *post)
     if (dry_run.p != NULL && !post->dry_run && !str_equal(dry_run, STR("0")) &&
         !str_equal(dry_run, STR("false")))
         return refuse(post, 400, "dry_run", "dry_run is 1 or 0.", 0);
+    if (!post->dry_run && ack != NULL && !ack_takes(ack))
+        return refuse(post, 503, "kafka_away", REPLY_KAFKA_AWAY,
+                      REPLY_RETRY_KAFKA_S);
     return true;
 }
 

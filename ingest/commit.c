@@ -9,6 +9,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "ingest/ack.h"
 
 struct commit {
     struct commit_config cfg;
@@ -142,6 +143,22 @@ complain(struct commit *commit, enum err err, const struct why *why)
               LOG_TEXT("why", why->text));
 }
 
+/* Takes the jobs. */
+static void
+group_answer(struct commit *commit, struct commit_job *job, unsigned n)
+{
+    if (commit->cfg.ack != NULL) {
+        ack_put(commit->cfg.ack, job, commit->entries, n);
+        return;
+    }
+    while (job != NULL) {
+        struct commit_job *next = job->next; /* the job dies with its answer */
+
+        reply_json(commit->cfg.counts, job->request, 202, job->answer);
+        job = next;
+    }
+}
+
 static void
 group_commit(struct commit *commit, struct commit_job *job, unsigned clicks)
 {
@@ -150,6 +167,10 @@ group_commit(struct commit *commit, struct commit_job *job, unsigned clicks)
     unsigned n = 0;
     enum err err;
 
+    if (commit->cfg.ack != NULL && !ack_admit(commit->cfg.ack)) {
+        ack_refuse(commit->cfg.counts, job);
+        return;
+    }
     for (const struct commit_job *j = job; j != NULL; j = j->next) {
         memcpy(commit->entries + n, j->entries, j->entries_n * sizeof(*j->entries));
         n += j->entries_n;
@@ -159,6 +180,8 @@ group_commit(struct commit *commit, struct commit_job *job, unsigned clicks)
                           &why);
     if (err != ERR_OK) {
         complain(commit, err, &why);
+        if (commit->cfg.ack != NULL)
+            ack_failed(commit->cfg.ack);
         group_refuse(commit, job, err, why.text);
         return;
     }
@@ -166,12 +189,7 @@ group_commit(struct commit *commit, struct commit_job *job, unsigned clicks)
     metric_add(commit->groups, 1);
     metric_add(commit->clicks_total, clicks);
     metric_set(commit->group_clicks, clicks);
-    while (job != NULL) {
-        struct commit_job *next = job->next; /* the job dies with its answer */
-
-        reply_json(commit->cfg.counts, job->request, 202, job->answer);
-        job = next;
-    }
+    group_answer(commit, job, n);
 }
 
 static void
@@ -271,6 +289,19 @@ commit_open(struct commit **out, const struct commit_config *cfg, struct why *wh
     return ERR_OK;
 }
 
+/* Beside the queue's own limits: what waits for Kafka counts as well. */
+static bool
+ack_has_room(const struct commit *commit, const struct commit_job *job)
+{
+    const struct ack *ack = commit->cfg.ack;
+
+    return ack == NULL ||
+           ((uint64_t)ack_clicks(ack) + commit->clicks + job->entries_n <=
+                ACK_CLICKS_MAX &&
+            ack_bytes(ack) + commit->bytes + job->bytes <=
+                commit->cfg.queue_bytes_max);
+}
+
 bool
 commit_submit(struct commit *commit, struct commit_job *job)
 {
@@ -280,7 +311,8 @@ commit_submit(struct commit *commit, struct commit_job *job)
     (void)pthread_mutex_lock(&commit->mutex);
     room = !commit->ending &&
            job->entries_n <= COMMIT_QUEUE_CLICKS_MAX - commit->clicks &&
-           commit->bytes + job->bytes <= commit->cfg.queue_bytes_max;
+           commit->bytes + job->bytes <= commit->cfg.queue_bytes_max &&
+           ack_has_room(commit, job);
     if (room) {
         job->next = NULL;
         *commit->tail = job;

@@ -2,6 +2,7 @@
  *
  *   HTTP threads: commit_submit --bounded queue--> committer thread: group of whole
  *   requests -> clicklog_append (one sync) -> each request's answer
+ *                                          (ack: replicated) -> ingest/ack.h
  *
  * An answer 202 leaves only after the append of its clicks has returned ERR_OK. The
  * committer is the log's only writer, so trimming and heartbeats are its work as well.
@@ -31,6 +32,7 @@ enum {
 };
 
 struct commit;
+struct ack;
 
 struct commit_job {
     struct commit_job *next;
@@ -47,6 +49,7 @@ struct commit_config {
     unsigned group_clicks_max;
     int64_t group_wait_us;
     size_t queue_bytes_max;
+    struct ack *ack; /* answers instead, once Kafka has the clicks; NULL: local */
 };
 
 enum err commit_open(struct commit **out, const struct commit_config *cfg,

@@ -6,8 +6,11 @@
 #include <stdlib.h>
 
 #include "common/clock.h"
+#include "common/file.h"
 #include "common/hash.h"
 #include "common/log.h"
+#include "ingest/ack.h"
+#include "ingest/breaker.h"
 #include "ingest/worker.h"
 
 enum {
@@ -19,7 +22,8 @@ struct ingest {
     struct ingest_shared shared;
     struct clicklog *log;
     struct http_server *http;
-    pthread_key_t worker_key; /* each HTTP thread's struct worker */
+    struct relay_cursor *cursor; /* NULL: ingest.ack is local */
+    pthread_key_t worker_key;    /* each HTTP thread's struct worker */
     bool key_made;
     pthread_mutex_t mutex;
     struct worker *workers; /* all of them, under mutex */
@@ -118,6 +122,10 @@ serve_readyz(struct ingest *ingest, struct http_request *request)
         reply_problem(counts, request, 503, "log_failed",
                       "The click log failed; restart to open it anew.", NULL,
                       REPLY_RETRY_FULL_S);
+    else if (ingest->shared.ack != NULL &&
+             ack_breaker(ingest->shared.ack) == BREAKER_OPEN)
+        reply_problem(counts, request, 503, "kafka_away", REPLY_KAFKA_AWAY, NULL,
+                      REPLY_RETRY_KAFKA_S);
     else if (!master_loaded(ingest->shared.master))
         reply_problem(counts, request, 503, "not_ready",
                       "Keys and campaigns are not loaded yet.", NULL,
@@ -180,10 +188,30 @@ serve(void *ctx, struct http_request *request)
 /* --- start and stop --- */
 
 static enum err
+acks_open(struct ingest *ingest, const struct config *config, struct why *why)
+{
+    struct ack_config ack = {
+        .log = ingest->log,
+        .counts = &ingest->shared.counts,
+        .us_max = config->ingest_ack_ms_max * 1000,
+    };
+    char dir[FILE_PATH_MAX];
+    bool replicated;
+    enum err err = ack_replicated(config, &replicated, why);
+
+    if (err != ERR_OK || !replicated)
+        return err;
+    relay_dir(config, dir);
+    err = relay_cursor_open(&ingest->cursor, dir, ingest->log, why);
+    ack.cursor = ingest->cursor;
+    return err == ERR_OK ? ack_open(&ingest->shared.ack, &ack, why) : err;
+}
+
+static enum err
 parts_open(struct ingest *ingest, const struct config *config, struct why *why)
 {
     struct ingest_shared *shared = &ingest->shared;
-    const struct commit_config commit = {
+    struct commit_config commit = {
         .log = ingest->log,
         .counts = &shared->counts,
         .group_clicks_max = (unsigned)config->ingest_group_clicks_max,
@@ -198,6 +226,9 @@ parts_open(struct ingest *ingest, const struct config *config, struct why *why)
     if (err == ERR_OK)
         err = dlq_open(&shared->dlq, config->data_dir,
                        (uint64_t)config->ingest_dlq_bytes_max, why);
+    if (err == ERR_OK)
+        err = acks_open(ingest, config, why);
+    commit.ack = shared->ack;
     if (err == ERR_OK)
         err = commit_open(&shared->commit, &commit, why);
     return err;
@@ -270,6 +301,8 @@ ingest_stop(struct ingest **ingest)
     if (in->http != NULL)
         http_stop(&in->http); /* the committer still answers what is in flight */
     commit_close(&in->shared.commit);
+    ack_close(&in->shared.ack);
+    relay_cursor_close(&in->cursor);
     dlq_close(&in->shared.dlq);
     rate_close(&in->shared.rate);
     while (in->workers != NULL) {

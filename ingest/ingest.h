@@ -6,6 +6,9 @@
  * HTTP threads parse and encode; one committer thread appends whole groups with one sync
  * and then answers; it also trims the log and sends heartbeats when asked.
  *
+ * ingest.ack: replicated: 202 once the relay's cursor (DATA/relay, ingest/relay.h), of this
+ * process or another, is past a request's clicks; local: after the sync.
+ *
  * Errors   docs/api.md lists status, code and text of each.
  * Threads  ingest_start makes its own.
  */
@@ -26,7 +29,8 @@ enum err ingest_start(struct ingest **out, const struct config *config,
                       struct clicklog *log, struct master_source *master,
                       struct why *why);
 uint16_t ingest_port(const struct ingest *ingest);
-/* Finishes what is in flight, refuses new (503), closes. */
+/* Finishes what is in flight, refuses new (503), closes. What waits for Kafka waits for up
+ * to ingest.ack_ms_max, so the relay is stopped after it. */
 void ingest_stop(struct ingest **ingest);
 
 /* Work for the log's only writer; runs in the committer thread soon after. */

@@ -22,7 +22,11 @@ enum {
 };
 
 /* Seconds after which a client should try again. */
-enum { REPLY_RETRY_BUSY_S = 1, REPLY_RETRY_FULL_S = 10 };
+enum { REPLY_RETRY_BUSY_S = 1, REPLY_RETRY_KAFKA_S = 5, REPLY_RETRY_FULL_S = 10 };
+
+#define REPLY_KAFKA_AWAY                                                    \
+    "Kafka does not acknowledge clicks; nothing was stored. Send the same " \
+    "again later."
 
 struct reply_counts {
     struct metric *requests[REPLY_STATUSES_N];

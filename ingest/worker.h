@@ -46,6 +46,7 @@ struct ingest_shared {
     const struct config *config;
     struct master_source *master;
     struct commit *commit;
+    struct ack *ack; /* NULL: ingest.ack is local */
     struct dlq *dlq;
     struct rate *rate;
     uint64_t rate_seed;
