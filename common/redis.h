@@ -40,8 +40,12 @@ struct redis_reply {
  * Redis Cluster. Then each command goes to the master of its key's slot (the key is the
  * second word; the first of EVAL and EVALSHA's keys), MOVED and ASK are followed, and the
  * slots are read again when a node is away; SCRIPT goes to every master. All keys of one
- * command share a slot (schema/rediskeys.h sees to that). Queued commands to different
- * nodes may run in any order; their replies come in the order of queueing.
+ * command share a slot (schema/rediskeys.h sees to that), or it is ERR_INVALID. Queued
+ * commands to different nodes may run in any order; their replies come in the order of
+ * queueing, and ERR_AGAIN is one command's alone: queueing never gives it, and the other
+ * replies are still to be taken. FLUSHALL and FLUSHDB go to every master too; a command
+ * without a key to any. Never run twice by itself: a command whose answer was lost is
+ * ERR_AGAIN.
  * Does not connect yet. */
 enum err redis_open(struct redis **out, const char *address, int64_t timeout_us,
                     struct why *why);
