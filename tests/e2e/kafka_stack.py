@@ -60,13 +60,15 @@ def ports_choose(brokers, lines):
 
 
 class KafkaStack(Stack):
-    def __init__(self, config=None, brokers=1, aggregators=2, cuttable=(), **options):
+    def __init__(self, config=None, brokers=1, aggregators=2, cuttable=(), stages=(),
+                 **options):
         self.brokers_n, self.cuttable = brokers, list(cuttable)
         self.between = brokers > 1 and bool(cuttable)
         count = len(self.cuttable) + self.between
         check(count <= 8, "at most 8 lines can be cut")
         self.kafka_port = ports_choose(brokers, count)
         self.lines, self.redis_lines, self.procs = {}, {}, {}
+        self.stages = stages  # () is one process each
         self.aggregators = [f"aggregate{i + 1}" for i in range(aggregators)]
         self.prefix = f"e2e{random.getrandbits(32):08x}."
         settings = {
@@ -141,7 +143,7 @@ class KafkaStack(Stack):
             words.append(f"--kafka.brokers={self.addresses(self.cuttable.index(name))}")
         if name in self.redis_lines:
             words.append(f"--redis.address=127.0.0.1:{self.redis_lines[name].port}")
-        if stage in ("aggregate", "archive"):
+        if stage in ("aggregate", "archive", "run"):
             words.append(f"--kafka.instance_id={name}")
         return words
 
@@ -153,7 +155,7 @@ class KafkaStack(Stack):
             self.procs[name] = subprocess.Popen(
                 words, env=dict(self.env, **self.clickledger_env), stdout=log, stderr=log,
                 stdin=subprocess.DEVNULL, preexec_fn=harness.die_with_parent)
-        if name == "ingest":
+        if name in ("ingest", "run"):
             self.child = self.procs[name]
 
     def runs(self, name):
@@ -184,7 +186,7 @@ class KafkaStack(Stack):
             check(child.poll() is None, f"{name} ended by itself, exit code {child.returncode}")
 
     def processes_start(self):
-        for name in (*STAGES, *self.aggregators):
+        for name in self.stages or (*STAGES, *self.aggregators):
             self.start(name)
         self.run_wait()
 
