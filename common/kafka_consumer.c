@@ -242,7 +242,7 @@ error_take(struct kafka_consumer *consumer, const rd_kafka_message_t *message,
     *err = kafka_code(message->err);
     (void)err_set(why, *err, "kafka: %s: partition %d, offset %" PRIu64 ": %s",
                   rd_kafka_topic_name(consumer->topic), partition,
-                  consumer->at[partition], rd_kafka_err2str(message->err));
+                  consumer->at[partition], rd_kafka_message_errstr(message));
     if (*err == ERR_NOTFOUND) { /* librdkafka has stopped it */
         *out = (struct kafka_message){.partition = partition,
                                       .offset = consumer->at[partition]};
