@@ -30,7 +30,7 @@ enum { ANSWER_BYTES_MAX = 64 << 20 };
 struct call {
     struct http_request *request;
     unsigned route; /* of dashboard_routes */
-    struct str id;  /* what stands for {id} or {event_id}; borrowed from request */
+    struct str id;  /* what stands for {id} or its like; borrowed from request */
     const struct master *master;            /* may be NULL on open routes */
     const struct master_key *key;           /* NULL for open routes */
     const struct master_campaign *campaign; /* of of_campaign routes */
@@ -42,6 +42,7 @@ struct call {
     struct buf out;
     const char *content_type;
     const char *field; /* of ERR_INVALID */
+    const char *extra; /* of ERR_NOTFOUND: more members of the answer, or NULL */
 };
 
 /* Whether the key may read the campaign at all: its account's, and its advertiser's. */
@@ -60,5 +61,9 @@ enum err serve_click(struct call *call, struct why *why);
 enum err serve_ready(struct call *call, struct why *why);
 enum err serve_metrics(struct call *call, struct why *why);
 enum err serve_openapi(struct call *call, struct why *why);
+enum err serve_schema(struct call *call, struct why *why);
+enum err serve_subjects(struct call *call, struct why *why);
+enum err serve_versions(struct call *call, struct why *why);
+enum err serve_version(struct call *call, struct why *why);
 
 #endif

@@ -36,6 +36,14 @@ const struct dashboard_route dashboard_routes[] = {
     {"GET", "/v1/clicks/{event_id}", MASTER_READ, false,
      "A click with its live and final verdict."},
     {"GET", "/openapi.json", 0, false, "This description."},
+    {"GET", "/schemas/ids/{id}", 0, false, "The Avro schema of a record."},
+    {"GET", "/schemas/schemas/ids/{id}", 0, false,
+     "The same, for clients whose registry is /schemas."},
+    {"GET", "/schemas/subjects", 0, false, "Subjects that have schemas."},
+    {"GET", "/schemas/subjects/{subject}/versions", 0, false,
+     "The versions of a subject's schema."},
+    {"GET", "/schemas/subjects/{subject}/versions/{version}", 0, false,
+     "One of them, by number or as latest."},
 };
 const unsigned dashboard_routes_n =
     sizeof(dashboard_routes) / sizeof(dashboard_routes[0]);
@@ -48,6 +56,11 @@ enum {
     ROUTE_LIVE,
     ROUTE_CLICK,
     ROUTE_OPENAPI,
+    ROUTE_SCHEMA,
+    ROUTE_SCHEMA_BELOW,
+    ROUTE_SUBJECTS,
+    ROUTE_VERSIONS,
+    ROUTE_VERSION,
     ROUTES_N
 };
 
@@ -62,6 +75,11 @@ static enum err (*const serve[])(struct call *, struct why *) = {
     [ROUTE_LIVE] = serve_live,
     [ROUTE_CLICK] = serve_click,
     [ROUTE_OPENAPI] = serve_openapi,
+    [ROUTE_SCHEMA] = serve_schema,
+    [ROUTE_SCHEMA_BELOW] = serve_schema,
+    [ROUTE_SUBJECTS] = serve_subjects,
+    [ROUTE_VERSIONS] = serve_versions,
+    [ROUTE_VERSION] = serve_version,
 };
 
 struct worker {
@@ -109,7 +127,8 @@ call_invalid(struct call *call, const char *field, const char *rule,
     return err_set(why, ERR_INVALID, "%s %s", field, rule);
 }
 
-/* Does path fit pattern, whose one {part} takes all between? An id may hold a slash. */
+/* Does path fit pattern, whose {part} takes all between? An id may hold a slash. Where there
+ * are two, id is all from the first to the end: the route takes it apart. */
 static bool
 path_fits(const char *pattern, struct str path, struct str *id)
 {
@@ -118,7 +137,7 @@ path_fits(const char *pattern, struct str path, struct str *id)
     if (open == NULL)
         return str_equal(path, str_of(pattern));
     uint32_t head_n = (uint32_t)(open - pattern);
-    struct str tail = str_of(strchr(open, '}') + 1);
+    struct str tail = str_of(strchr(strrchr(pattern, '{'), '}') + 1);
     if (path.n <= head_n + tail.n || memcmp(path.p, pattern, head_n) != 0 ||
         memcmp(path.p + path.n - tail.n, tail.p, tail.n) != 0)
         return false;
@@ -274,7 +293,7 @@ call_refuse(struct call *call, enum err err, const struct why *why)
                        call->field == NULL ? "" : call->field);
         http_problem(call->request, 400, "invalid", why->text, field, 0);
     } else if (err == ERR_NOTFOUND) {
-        problem(call->request, 404, "not_found", why->text);
+        http_problem(call->request, 404, "not_found", why->text, call->extra, 0);
     } else if (err == ERR_AGAIN) {
         problem(call->request, 503, "unavailable", why->text);
     } else {

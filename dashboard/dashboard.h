@@ -4,6 +4,7 @@
  *   GET /v1/campaigns/{id}/live          last 5 minutes in 10 s steps
  *   GET /v1/clicks/{event_id}            live and final verdict
  *   GET /livez /readyz /metrics /openapi.json
+ *   GET /schemas/...                     the record's Avro schemas, for Confluent clients
  *
  * Keys need scope `read`; a key of one advertiser gets 404 for another's campaign. Rows
  * say provisional or final, each answer says `source` (redis, postgres) and `as_of`.

@@ -9,6 +9,13 @@
 #include "schema/click.h"
 #include "schema/rediskeys.h"
 
+#define SCHEMA_ID "{\"type\":\"integer\",\"minimum\":1}"
+#define SUBJECT   "{\"type\":\"string\"}"
+#define REGISTRY  "application/vnd.schemaregistry.v1+json"
+#define SCHEMA                                                        \
+    "{\"type\":\"object\",\"required\":[\"schema\"],\"properties\":{" \
+    "\"schema\":{\"type\":\"string\"}}}"
+
 /* Of which route, in what, and the schema as JSON. */
 static const struct {
     const char *path, *name, *in, *schema, *prose;
@@ -35,6 +42,16 @@ static const struct {
      "The campaign."},
     {"/v1/clicks/{event_id}", "event_id", "path",
      "{\"type\":\"string\",\"format\":\"uuid\"}", "The click's id."},
+    {"/schemas/ids/{id}", "id", "path", SCHEMA_ID, "As a message begins with."},
+    {"/schemas/schemas/ids/{id}", "id", "path", SCHEMA_ID,
+     "As a message begins with."},
+    {"/schemas/subjects/{subject}/versions", "subject", "path", SUBJECT,
+     "TOPIC-value."},
+    {"/schemas/subjects/{subject}/versions/{version}", "subject", "path", SUBJECT,
+     "TOPIC-value."},
+    {"/schemas/subjects/{subject}/versions/{version}", "version", "path",
+     "{\"type\":\"string\",\"pattern\":\"^([0-9]{1,6}|latest)$\"}",
+     "A number, or latest."},
 };
 
 /* What an answer 200 holds; routes that are not here: any JSON object. */
@@ -48,6 +65,17 @@ static const struct {
      "{\"$ref\":\"#/components/schemas/Live\"}"},
     {"/v1/clicks/{event_id}", "application/json",
      "{\"type\":\"array\",\"items\":{\"$ref\":\"#/components/schemas/Found\"}}"},
+    {"/schemas/ids/{id}", REGISTRY, SCHEMA},
+    {"/schemas/schemas/ids/{id}", REGISTRY, SCHEMA},
+    {"/schemas/subjects", REGISTRY,
+     "{\"type\":\"array\",\"items\":{\"type\":\"string\"}}"},
+    {"/schemas/subjects/{subject}/versions", REGISTRY,
+     "{\"type\":\"array\",\"items\":{\"type\":\"integer\"}}"},
+    {"/schemas/subjects/{subject}/versions/{version}", REGISTRY,
+     "{\"type\":\"object\",\"required\":[\"subject\",\"version\",\"id\","
+     "\"schema\"],\"properties\":{\"subject\":{\"type\":\"string\"},\"version\":{"
+     "\"type\":\"integer\"},\"id\":{\"type\":\"integer\"},\"schema\":{\"type\":"
+     "\"string\"}}}"},
 };
 
 #define COUNT "{\"type\":\"integer\",\"minimum\":0}"
@@ -280,6 +308,8 @@ route_format(const struct dashboard_route *route, struct buf *out)
         problem_format("401", "No key, or an unknown or revoked one.", out);
         problem_format("403", "The key has not the scope read.", out);
         problem_format("404", "There is no such thing, for this key.", out);
+    } else if (strchr(route->path, '{') != NULL) {
+        problem_format("404", "There is no such thing.", out);
     }
     problem_format("503", "Not now: try again after Retry-After seconds.", out);
     buf_add_text(out, "}}}");

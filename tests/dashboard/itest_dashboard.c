@@ -1,4 +1,5 @@
 /* Who may see what: a walk over the route table; and one click. */
+#include "schema/click.h"
 #include "tests/dashboard/dashboard_fixture.h"
 
 #include "common/metrics.h"
@@ -61,6 +62,17 @@ path_of(const struct dashboard_route *route, unsigned campaign,
 
     if (open == NULL) {
         (void)snprintf(path, PATH_TEXT, "%s", route->path);
+        return;
+    }
+    if (strncmp(route->path, "/schemas/", 9) == 0) { /* shows the same to all */
+        bool by_id = strstr(route->path, "{id}") != NULL;
+        bool version = strstr(route->path, "{version}") != NULL;
+        (void)snprintf(path, PATH_TEXT, "%.*s%s%s", (int)(open - route->path),
+                       route->path,
+                       by_id     ? "2"
+                       : version ? "raw_clicks-value/versions/latest"
+                                 : "raw_clicks-value",
+                       version ? "" : strchr(open, '}') + 1);
         return;
     }
     if (strncmp(route->path, "/v1/clicks/", 11) == 0)
@@ -127,7 +139,8 @@ what_a_key_may_not_see_does_not_exist_for_it(void **state)
 
     (void)state;
     for (unsigned i = 0; i < dashboard_routes_n; i++) {
-        if (strchr(dashboard_routes[i].path, '{') == NULL) {
+        if (strchr(dashboard_routes[i].path, '{') == NULL ||
+            dashboard_routes[i].scope == 0) {
             assert_false(dashboard_routes[i].of_campaign);
             continue;
         }
@@ -263,6 +276,85 @@ a_click_shows_its_verdicts(void **state)
 }
 
 static void
+a_confluent_client_finds_the_schemas(void **state)
+{
+    static const char *const paths[] = {"/schemas/ids/%u",
+                                        "/schemas/schemas/ids/%u",
+                                        "/schemas/schemas/ids/%u?subject=x"};
+    char path[PATH_TEXT];
+
+    (void)state;
+    for (unsigned v = CLICK_VERSION_FIRST; v <= CLICK_VERSION; v++) {
+        for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
+            const char *format = paths[i], *mark = strchr(format, '%');
+            (void)snprintf(path, sizeof(path), "%.*s%u%s", (int)(mark - format),
+                           format, v, mark + 2);
+            cJSON *json = ask_json(rig.port, NULL, path, 200);
+            text_is(json, "schema", click_schema(v));
+            cJSON_Delete(json);
+        }
+    }
+    cJSON *json = ask_json(rig.port, NULL, "/schemas/subjects", 200);
+    assert_int_equal(cJSON_GetArraySize(json), 1);
+    assert_string_equal(cJSON_GetArrayItem(json, 0)->valuestring,
+                        "raw_clicks-value");
+    cJSON_Delete(json);
+    json = ask_json(rig.port, NULL, "/schemas/subjects/raw_clicks-value/versions",
+                    200);
+    assert_int_equal(cJSON_GetArraySize(json), CLICK_VERSION);
+    cJSON_Delete(json);
+    json = ask_json(rig.port, NULL,
+                    "/schemas/subjects/raw_clicks-value/versions/latest", 200);
+    text_is(json, "subject", "raw_clicks-value");
+    text_is(json, "schema", click_schema(CLICK_VERSION));
+    assert_int_equal(member(json, "id")->valueint, CLICK_VERSION);
+    assert_int_equal(member(json, "version")->valueint, CLICK_VERSION);
+    cJSON_Delete(json);
+    json = ask_json(rig.port, NULL, "/schemas/subjects/raw_clicks-value/versions/1",
+                    200);
+    assert_int_equal(member(json, "id")->valueint, 1);
+    cJSON_Delete(json);
+}
+
+static void
+a_schema_that_is_none_has_the_registrys_error_code(void **state)
+{
+    static const struct {
+        const char *path;
+        int code;
+    } rows[] = {
+        {"/schemas/ids/0", 40403},
+        {"/schemas/ids/3", 40403},
+        {"/schemas/ids/-1", 40403},
+        {"/schemas/ids/1x", 40403},
+        {"/schemas/ids/4294967297", 40403},
+        {"/schemas/schemas/ids/99", 40403},
+        {"/schemas/subjects/other-value/versions", 40401},
+        {"/schemas/subjects/raw_clicks/versions/1", 40401},
+        {"/schemas/subjects/other/x", 40401},
+        {"/schemas/subjects/raw_clicks-value/versions/0", 40402},
+        {"/schemas/subjects/raw_clicks-value/versions/3", 40402},
+        {"/schemas/subjects/raw_clicks-value/versions/-1", 40402},
+        {"/schemas/subjects/raw_clicks-value/versions/", 40402},
+        {"/schemas/subjects/raw_clicks-value/versions/1/schema", 40402},
+        {"/schemas/subjects/raw_clicks-value/v", 40402},
+        {"/schemas/subjects/raw_clicks-value/visions!/1", 40402},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        cJSON *json = ask_json(rig.port, NULL, rows[i].path, 404);
+        if (member(json, "error_code")->valueint != rows[i].code)
+            fail_msg("%s: %d", rows[i].path, member(json, "error_code")->valueint);
+        assert_true(cJSON_IsString(member(json, "message")));
+        text_is(json, "code", "not_found");
+        cJSON_Delete(json);
+    }
+    status_is(NULL, "/schemas", 404);
+    status_is(NULL, "/schemas/ids/", 404);
+}
+
+static void
 metrics_count_the_answers(void **state)
 {
     struct client_answer answer = ask_as(rig.port, NULL, "GET", "/metrics");
@@ -294,6 +386,8 @@ main(void)
         cmocka_unit_test(a_campaigns_name_may_hold_a_slash),
         cmocka_unit_test(the_scheme_is_read_in_any_case),
         cmocka_unit_test(a_click_shows_its_verdicts),
+        cmocka_unit_test(a_confluent_client_finds_the_schemas),
+        cmocka_unit_test(a_schema_that_is_none_has_the_registrys_error_code),
         cmocka_unit_test(metrics_count_the_answers),
     };
 
