@@ -92,6 +92,21 @@ shared_open(struct shared *s, struct why *why)
     return ERR_OK;
 }
 
+/* With Kafka an address's clicks are spread over processes. */
+static enum err
+hot_start(struct shared *s, uint32_t threads, struct why *why)
+{
+    enum err err;
+
+    if (!clicklog_is_kafka(s->deps.log))
+        return ERR_OK;
+    err = fraud_hot_open(&s->hot, why);
+    if (err == ERR_OK)
+        err = hotstage_start(&s->hotstage, s->config, s->deps.log, s->deps.rules,
+                             s->hot, threads, why);
+    return err;
+}
+
 enum err
 aggregate_start(struct aggregate **out, const struct config *config,
                 const struct aggregate_deps *deps, struct why *why)
@@ -109,6 +124,8 @@ aggregate_start(struct aggregate **out, const struct config *config,
     err = shared_open(&a->shared, why);
     if (err == ERR_OK && threads > a->shared.partitions)
         threads = a->shared.partitions;
+    if (err == ERR_OK)
+        err = hot_start(&a->shared, threads, why);
     a->workers = calloc(threads, sizeof(struct worker *));
     if (err == ERR_OK && a->workers == NULL)
         err = err_set(why, ERR_NOMEM, "aggregate: no memory");
@@ -134,6 +151,8 @@ aggregate_stop(struct aggregate **aggregate)
     for (uint32_t i = 0; i < a->workers_n; i++)
         worker_stop(&a->workers[i]);
     free(a->workers);
+    hotstage_stop(&a->shared.hotstage);
+    fraud_hot_close(&a->shared.hot);
     fraud_addresses_close(&a->shared.addresses);
     events_close(&a->shared.events);
     free(a);

@@ -8,6 +8,9 @@
  * Redis empty, dirty, or of another log: a new generation is built from the archive, the log
  * and the recorded verdicts. Redis rolled back: rows are loaded again and the offset rewound.
  *
+ * With Kafka's view of the log the partitions are those that the consumer group gives this
+ * process, and addresses are counted over all processes (aggregate/hotstage.h).
+ *
  * Errors   Redis away: the stage waits and tries again; nothing is lost, the log keeps it.
  * Threads  aggregate_start makes aggregate.threads of its own.
  */
@@ -31,7 +34,8 @@ struct aggregate_deps {
     struct verdictlog *verdicts;
     struct master_source *master;
     struct ruleset_source *rules;
-    const char *archive_dir; /* where clicks below the log's first offset are */
+    /* Where clicks below the log's first offset are; NULL with Kafka. */
+    const char *archive_dir;
 };
 
 enum err aggregate_start(struct aggregate **out, const struct config *config,

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "aggregate/bench.h"
 #include "aggregate/part.h"
 #include "common/clock.h"
 
@@ -15,61 +14,12 @@ tell(struct part *part, enum log_level level, const char *what, const char *why)
     events_add(part->shared->events, level, part->partition, what, "%s", why);
 }
 
-/* Feeds the tables with clicks [from, end) of the log. */
-static enum err
-warm_feed(struct part *part, struct tools *tools, uint64_t from, uint64_t end,
-          struct why *why)
-{
-    struct bench *b = tools->bench;
-    enum err err = ERR_OK;
-    size_t n = 1;
-
-    while (from < end && n > 0 && err == ERR_OK) {
-        size_t max = end - from < PART_BATCH ? (size_t)(end - from) : PART_BATCH;
-
-        err =
-            source_read(part->source, tools->reader, from, b->clicks, max, &n, why);
-        for (size_t i = 0; err == ERR_OK && i < n; i++)
-            fraud_live_replay(tools->live, tools->rules, tools->master,
-                              &b->clicks[i], &b->facts[i]);
-        source_release(part->source, tools->reader);
-        from += n;
-    }
-    return err;
-}
-
-/* The judge knows this hour of receipt and the one before; so should we, if that costs
- * no more than PART_WARM_CLICKS_MAX clicks. Else verdicts say that we are warming up. */
-static enum err
-warm(struct part *part, struct tools *tools, uint64_t log_first, struct why *why)
-{
-    int64_t since_us = clock_floor(tools->now_us, CLOCK_HOUR_US) - CLOCK_HOUR_US;
-    uint64_t most = PART_WARM_CLICKS_MAX / part->shared->partitions, from, end;
-    int64_t received_us;
-    enum err err = source_log_since(part->source, tools->reader, since_us,
-                                    part->recorded_next, &from, &received_us, why);
-
-    if (err != ERR_OK)
-        return err;
-    end = part->recorded_next;
-    part->started_us = since_us;
-    if (from == log_first && log_first > 0 && received_us > since_us)
-        part->started_us = received_us == INT64_MAX ? tools->now_us : received_us;
-    if (end > from && end - from > most) {
-        from = end - most;
-        part->started_us = tools->now_us;
-    }
-    err = warm_feed(part, tools, from, end, why);
-    part->fed_next = end;
-    part->warm = err == ERR_OK;
-    return err;
-}
-
 /* Why the rows in Redis cannot be gone on with; NULL: they can. */
 static const char *
 rebuild_reason(const struct part *part, const struct owner_state *state,
-               uint64_t log_next)
+               uint64_t log_first, uint64_t log_next)
 {
+    bool kafka = clicklog_is_kafka(part->shared->deps.log);
     uint64_t at = state->building != 0 ? state->build_offset : state->offset;
 
     if (!state->found)
@@ -80,6 +30,8 @@ rebuild_reason(const struct part *part, const struct owner_state *state,
         return "a flush stopped half-way";
     if (at > log_next)
         return "redis is ahead of the click log";
+    if (kafka && state->building != 0 && at < log_first)
+        return "what was under construction fell below the topic's first offset";
     return NULL;
 }
 
@@ -87,7 +39,10 @@ static void
 start_at(struct part *part, uint64_t offset)
 {
     part->read_next = part->flushed = part->inflight = part->sending = offset;
-    part->baseline = part->seqs.n == 0 && offset > 0;
+    /* A topic may begin in the middle of a spool. */
+    part->baseline = part->seqs.n == 0 &&
+                     (offset > 0 || clicklog_is_kafka(part->shared->deps.log));
+    part->began_us = 0;
     part->oldest_us = 0;
     atomic_store_explicit(&part->flushed_shared, offset, memory_order_release);
 }
@@ -154,39 +109,128 @@ resume(struct part *part, const struct owner_state *state)
     tell(part, LOG_INFO, "resume", text);
 }
 
+/* What is known before the claim. */
+struct before {
+    uint64_t log_first, log_next;
+    uint64_t epoch; /* the highest on record */
+    int64_t since_us;
+};
+
+/* Where Redis's rows are built upon, verdicts are needed from a little before its last
+ * flush on, else all of them. */
+static int64_t
+follow_since_us(const struct part *part, const struct owner_state *state,
+                const struct before *before)
+{
+    int64_t us = state->updated_us - PART_VERDICTS_BACK_S * CLOCK_SECOND_US;
+
+    if (rebuild_reason(part, state, before->log_first, before->log_next) != NULL)
+        return 0;
+    return us > 0 ? us : 0;
+}
+
+/* With Kafka: fetches the verdicts of other processes. A lag longer than what the topic
+ * holds is never jumped over: whoever reads live counts would not know. */
+static enum err
+others_follow(struct part *part, struct tools *tools, struct before *before,
+              struct why *why)
+{
+    struct owner_state state;
+    enum err err = owner_read(tools->redis, part->partition, &state, why);
+
+    if (err != ERR_OK)
+        return err;
+    before->since_us = follow_since_us(part, &state, before);
+    if (state.building == 0 && state.offset < before->log_first &&
+        rebuild_reason(part, &state, before->log_first, before->log_next) == NULL)
+        return source_gone(part->partition, state.offset, before->log_first,
+                           before->log_next, why);
+    return verdictlog_follow(part->shared->deps.verdicts, part->partition,
+                             before->since_us, why);
+}
+
+/* What the owner before us recorded until our epoch stopped it. */
+static enum err
+others_end(struct part *part, const struct owner_state *state,
+           const struct before *before, struct why *why)
+{
+    int64_t since_us = follow_since_us(part, state, before);
+    uint64_t epoch;
+    enum err err = verdictlog_follow(
+        part->shared->deps.verdicts, part->partition,
+        since_us < before->since_us ? since_us : before->since_us, why);
+
+    if (err == ERR_OK)
+        err = verdictlog_last(part->shared->deps.verdicts, part->partition, &epoch,
+                              &part->recorded_next, why);
+    return err;
+}
+
+/* An epoch above every other. Owners that Redis and the verdict log both forgot may still
+ * be running: with more than one process it is also above what any could have claimed
+ * before. */
+static uint64_t
+epoch_min(const struct part *part, const struct before *before, int64_t now_us)
+{
+    uint64_t least = before->epoch + 1;
+    uint64_t now_ms = (uint64_t)(now_us / 1000);
+
+    return clicklog_is_kafka(part->shared->deps.log) && least < now_ms ? now_ms
+                                                                       : least;
+}
+
+static enum err
+epoch_take(struct part *part, struct tools *tools, struct before *before,
+           struct owner_state *state, struct why *why)
+{
+    struct verdictlog *verdicts = part->shared->deps.verdicts;
+    bool kafka = clicklog_is_kafka(part->shared->deps.log);
+    enum err err = clicklog_range(part->shared->deps.log, part->partition,
+                                  &before->log_first, &before->log_next, why);
+
+    if (err == ERR_OK && kafka)
+        err = others_follow(part, tools, before, why);
+    if (err == ERR_OK)
+        err = verdictlog_last(verdicts, part->partition, &before->epoch,
+                              &part->recorded_next, why);
+    if (err == ERR_OK)
+        err = owner_claim(tools->redis, part->partition,
+                          epoch_min(part, before, tools->now_us), tools->now_us,
+                          state, why);
+    if (err == ERR_OK && kafka)
+        err = others_end(part, state, before, why);
+    return err;
+}
+
 static enum err
 claim(struct part *part, struct tools *tools, struct why *why)
 {
     struct owner_state state;
-    uint64_t epoch = 0, log_first = 0, log_next = 0;
+    struct before before = {0};
     const char *reason;
-    enum err err = verdictlog_last(part->shared->deps.verdicts, part->partition,
-                                   &epoch, &part->recorded_next, why);
+    enum err err = epoch_take(part, tools, &before, &state, why);
 
-    if (err == ERR_OK)
-        err = clicklog_range(part->shared->deps.log, part->partition, &log_first,
-                             &log_next, why);
-    if (err == ERR_OK)
-        err = owner_claim(tools->redis, part->partition, epoch + 1, tools->now_us,
-                          &state, why);
     if (err != ERR_OK)
         return err;
     part->epoch = state.epoch;
-    if (part->recorded_next > log_next) {
+    if (part->recorded_next > before.log_next) {
         tell(part, LOG_WARN, "verdicts-ahead",
              "verdicts are recorded past the end of the click log, which must have "
              "lost "
              "clicks: those offsets are judged anew");
-        part->recorded_next = log_next;
+        part->recorded_next = before.log_next;
     }
-    if (!part->warm)
-        err = warm(part, tools, log_first, why);
+    err = part_warm_plan(part, tools, before.log_first, why);
     if (err != ERR_OK)
         return err;
-    part->build_target = log_next;
-    reason = rebuild_reason(part, &state, log_next);
+    part->build_target = before.log_next;
+    reason = rebuild_reason(part, &state, before.log_first, before.log_next);
     if (reason != NULL)
         return rebuild(part, tools, &state, reason, why);
+    if (state.building == 0 && state.offset < before.log_first &&
+        clicklog_is_kafka(part->shared->deps.log))
+        return source_gone(part->partition, state.offset, before.log_first,
+                           before.log_next, why);
     resume(part, &state);
     return ERR_OK;
 }
@@ -195,15 +239,22 @@ void
 part_claim(struct part *part, struct tools *tools)
 {
     struct why why;
+    enum err err;
 
     if (tools->now_us < part->retry_us)
         return;
-    if (claim(part, tools, &why) != ERR_OK) {
+    err = claim(part, tools, &why);
+    if (err == ERR_NOTFOUND && clicklog_is_kafka(part->shared->deps.log)) {
+        part_stall(part, "retention", &why);
+        part->retry_us = tools->now_us + CLOCK_SECOND_US;
+        return;
+    }
+    if (err != ERR_OK) {
         part_trouble(part, TROUBLE_READ, "claim", &why);
         part->retry_us = tools->now_us + RETRY_US;
         return;
     }
-    part->state = PART_RUN;
+    part->state = part->warm_next < part->warm_end ? PART_WARM : PART_RUN;
     part->claimed_before = true;
     part->retry_us = part->flush_retry_us = 0;
     part_fine(part, TROUBLE_READ);

@@ -76,6 +76,24 @@ seqs_take(struct seqs *seqs, uint64_t incarnation, uint64_t seq, bool baseline)
     return SEQ_NEXT;
 }
 
+bool
+seqs_known(const struct seqs *seqs, uint64_t incarnation)
+{
+    for (uint32_t i = 0; i < seqs->n; i++)
+        if (seqs->of[i].incarnation == incarnation)
+            return true;
+    return false;
+}
+
+uint64_t
+seqs_expected(const struct seqs *seqs, uint64_t incarnation)
+{
+    for (uint32_t i = 0; i < seqs->n; i++)
+        if (seqs->of[i].incarnation == incarnation)
+            return seqs->of[i].last + 1;
+    return 0;
+}
+
 static uint64_t
 number_of(struct str text)
 {

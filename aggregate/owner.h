@@ -23,7 +23,8 @@
 #include "common/err.h"
 #include "common/redis.h"
 
-enum { SEQS_MAX = 4, SEQS_TEXT_MAX = SEQS_MAX * (16 + 1 + 20 + 1) + 1 };
+/* Incarnations pile up where a log is sent again after restarts of ingest. */
+enum { SEQS_MAX = 12, SEQS_TEXT_MAX = SEQS_MAX * (16 + 1 + 20 + 1) + 1 };
 
 /* L per incarnation, newest last. */
 struct seqs {
@@ -44,6 +45,10 @@ enum seq_answer {
  * first seq seen of an incarnation is taken as it is. */
 enum seq_answer seqs_take(struct seqs *seqs, uint64_t incarnation, uint64_t seq,
                           bool baseline);
+
+/* The seq that comes next; 0 of an unknown incarnation. */
+uint64_t seqs_expected(const struct seqs *seqs, uint64_t incarnation);
+bool seqs_known(const struct seqs *seqs, uint64_t incarnation);
 
 /* As the field has it; text has SEQS_TEXT_MAX bytes. Returns the length. */
 uint32_t seqs_format(const struct seqs *seqs, char *text);

@@ -23,8 +23,8 @@ part_open(struct part *part, struct shared *shared, uint32_t partition,
     };
     enum err err;
 
-    *part = (struct part){
-        .shared = shared, .partition = partition, .state = PART_CLAIM};
+    *part =
+        (struct part){.shared = shared, .partition = partition, .state = PART_IDLE};
     part->lag = part_lag_metric(shared, partition);
     part->judged = calloc(PART_UNFLUSHED_MAX + PART_BATCH, sizeof(uint64_t));
     if (part->judged == NULL)
@@ -92,25 +92,14 @@ part_metrics(struct part *part, const struct windows_stats *stats)
 
 /* --- which records are the next ones --- */
 
-static void
-gap_found(struct part *part, struct tools *tools, const struct click *click)
+/* Where counting begins in the middle of a log, what is sent again of incarnations before
+ * that is not ours: the others came before it. */
+static bool
+is_older(const struct part *part, const struct seqs *seqs,
+         const struct click *click)
 {
-    struct why why;
-
-    part->retry_us = tools->now_us + RETRY_US;
-    if (++part->gap_tries < PART_GAP_TRIES || part->stalled)
-        return;
-    part->stalled = true;
-    metric_add(part->shared->metrics.gaps, 1);
-    metric_add(part->shared->metrics.stalled, 1);
-    (void)err_set(
-        &why, ERR_CORRUPT,
-        "after offset %llu comes seq %llu of incarnation %llx: clicks are "
-        "missing before it; counting of this partition stands still",
-        (unsigned long long)part->read_next, (unsigned long long)click->seq,
-        (unsigned long long)click->incarnation);
-    part_trouble(part, TROUBLE_READ, "gap", &why);
-    part->retry_us = tools->now_us + CLOCK_SECOND_US;
+    return part->began_us > 0 && click->received_us < part->began_us &&
+           !seqs_known(seqs, click->incarnation);
 }
 
 /* Marks what to drop; cuts the batch before a gap. seqs is moved on. */
@@ -121,12 +110,19 @@ batch_check(struct part *part, struct tools *tools, struct seqs *seqs, size_t n)
 
     for (size_t i = 0; i < n; i++) {
         const struct click *click = &b->clicks[i];
-        enum seq_answer answer = seqs_take(seqs, click->incarnation, click->seq,
-                                           part->baseline && i == 0);
+        bool first = part->baseline && i == 0;
+        enum seq_answer answer =
+            is_older(part, seqs, click)
+                ? SEQ_AGAIN
+                : seqs_take(seqs, click->incarnation, click->seq, first);
 
-        if (answer == SEQ_GAP && click->partition == part->partition) {
+        if (first)
+            part->began_us = click->received_us;
+        if (answer == SEQ_GAP && click->partition == part->partition &&
+            !gap_skips(&part->gap, part->read_next + i, click->incarnation,
+                       click->seq)) {
             if (i == 0)
-                gap_found(part, tools, click);
+                part_gap(part, tools, click);
             return i;
         }
         b->drop[i] = answer != SEQ_NEXT;
@@ -222,6 +218,20 @@ is_new(const struct part *part, const struct bench *b, size_t i)
            part->read_next + i >= part->fed_next;
 }
 
+/* What feeds the counters of addresses counts in other processes too. */
+static void
+addresses_tell(const struct part *part, const struct tools *tools, size_t from,
+               size_t end)
+{
+    const struct bench *b = tools->bench;
+
+    for (size_t i = from; i < end; i++)
+        if (fraud_feeds(b->facts[i].reasons))
+            hotstage_add(part->shared->hotstage, tools->lane, part->partition,
+                         part->read_next + i, b->facts[i].address_key,
+                         b->facts[i].event_ms, b->clicks[i].received_us);
+}
+
 static size_t
 clicks_judge(struct part *part, struct tools *tools, size_t from, size_t n)
 {
@@ -235,6 +245,8 @@ clicks_judge(struct part *part, struct tools *tools, size_t from, size_t n)
                            &b->facts[from], &b->verdicts[from]);
     for (size_t i = from; i < end; i++)
         judged_add(part, part->read_next + i, verdict_pack(&b->verdicts[i]));
+    if (part->shared->hotstage != NULL)
+        addresses_tell(part, tools, from, end);
     return end;
 }
 
@@ -424,11 +436,7 @@ batch_done(struct part *part, const struct tools *tools, const struct seqs *seqs
     part->seqs = *seqs;
     part->baseline = false;
     part->read_next += n;
-    part->gap_tries = 0;
-    if (part->stalled) {
-        part->stalled = false;
-        metric_add(part->shared->metrics.stalled, -1);
-    }
+    part_moves(part);
     metric_add(part->shared->metrics.clicks, (int64_t)n);
     if (unknown > 0)
         metric_add(part->shared->metrics.unknown, unknown);
@@ -460,7 +468,10 @@ part_read(struct part *part, struct tools *tools)
     if (counted)
         batch_done(part, tools, &seqs, n);
     source_release(part->source, tools->reader);
-    if (err != ERR_OK) {
+    if (err == ERR_NOTFOUND && clicklog_is_kafka(part->shared->deps.log)) {
+        part_stall(part, "retention", &why);
+        part->retry_us = tools->now_us + CLOCK_SECOND_US;
+    } else if (err != ERR_OK) {
         part_trouble(part, TROUBLE_READ, "read", &why);
         part->retry_us = tools->now_us + CLOCK_SECOND_US;
     } else if (counted) {

@@ -1,7 +1,9 @@
 /* aggregate/part.h - one partition as its owner runs it.
  *
- *      CLAIM --owner_claim--> RUN --flush refused, rows failed--> CLAIM
- *                              |--Redis has a higher epoch-----> LOST --30 s of silence--> CLAIM
+ *      IDLE --the log gives it--> CLAIM --owner_claim--> WARM --tables fed--> RUN
+ *      RUN --flush refused, rows failed--> CLAIM
+ *      RUN --Redis has a higher epoch----> LOST --30 s of silence--> CLAIM
+ *      any --the log takes it: recorded, flushed--> IDLE          (aggregate/tenure.h)
  *
  * Offsets, always flushed <= read_next:
  *   flushed     Redis has everything below it (of the generation we write)
@@ -25,6 +27,8 @@
 
 #include "aggregate/aggregate.h"
 #include "aggregate/events.h"
+#include "aggregate/gap.h"
+#include "aggregate/hotstage.h"
 #include "aggregate/owner.h"
 #include "aggregate/source.h"
 #include "aggregate/window.h"
@@ -37,6 +41,8 @@ enum {
     PART_UNFLUSHED_MAX = 1 << 18,
     /* Clicks of the last hours that warm the fraud tables at start, all partitions. */
     PART_WARM_CLICKS_MAX = 2000000,
+    PART_VERDICTS_BACK_S =
+        600, /* verdicts are followed from before the last flush */
     PART_LOST_S =
         30, /* of silence, until a partition taken from us is claimed again */
     PART_GAP_TRIES = 5,            /* re-reads before a gap is an alarm */
@@ -51,6 +57,8 @@ struct shared {
     uint64_t spool_id;
     uint32_t partitions;
     struct fraud_addresses *addresses;
+    struct fraud_hot *hot;     /* with Kafka: past a limit over all processes */
+    struct hotstage *hotstage; /* the same; else NULL */
     struct {
         struct metric *clicks, *unknown, *expired, *rebuilds, *rolled_back, *fenced,
             *gaps;
@@ -72,25 +80,30 @@ struct tools {
     const struct master *master;
     const struct ruleset *rules;
     bool script_loaded;
+    uint32_t lane; /* of hotstage */
     int64_t now_us;
 };
 
 enum trouble { TROUBLE_READ, TROUBLE_FLUSH, TROUBLES_N };
-enum part_state { PART_CLAIM, PART_RUN, PART_LOST };
+enum part_state { PART_IDLE, PART_CLAIM, PART_WARM, PART_RUN, PART_LOST };
 
 struct part {
     struct shared *shared;
     uint32_t partition;
     enum part_state state;
+    uint64_t taken;   /* clicklog_owned when it was taken */
+    int64_t leave_us; /* leaving is given up at; 0: not leaving */
     struct windows *windows;
     struct source *source;
     uint64_t epoch;
     uint32_t generation; /* that we write */
     bool building;
     bool baseline; /* the next record of an unknown incarnation sets its L */
-    bool warm;     /* the fraud tables have been fed from the log */
+    bool warm;     /* the fraud tables have been fed from the log once */
     bool claimed_before;
     uint64_t build_target;
+    uint64_t warm_next, warm_end; /* to be fed before reading begins */
+    int64_t began_us; /* receipt of the baseline; 0: counting did not begin there */
     uint64_t flushed, inflight, sending, read_next, fed_next, recorded_next;
     uint64_t flushed_best; /* the furthest that this process has flushed */
     uint64_t *judged;
@@ -100,7 +113,7 @@ struct part {
     int64_t event_ms, started_us, retry_us, flush_retry_us, last_flush_us,
         last_evict_us;
     int64_t oldest_us; /* receipt of the oldest click not flushed; 0: none */
-    uint32_t gap_tries;
+    struct gap gap;
     int64_t sweep_us;      /* when to go on removing old generations; 0: none */
     uint64_t sweep_cursor; /* of SCAN */
     bool stalled;
@@ -115,8 +128,14 @@ enum err part_open(struct part *part, struct shared *shared, uint32_t partition,
                    struct why *why);
 void part_close(struct part *part);
 
-/* PART_CLAIM -> PART_RUN, or sets retry_us. (claim.c) */
+/* PART_CLAIM -> PART_WARM or PART_RUN, or sets retry_us. (claim.c) */
 void part_claim(struct part *part, struct tools *tools);
+/* Feeds the fraud tables with one batch of what others have counted; PART_WARM -> PART_RUN
+ * at its end. The number of clicks. (warm.c) */
+size_t part_warm(struct part *part, struct tools *tools);
+/* What is to be fed before reading begins. log_first: the first offset held. */
+enum err part_warm_plan(struct part *part, struct tools *tools, uint64_t log_first,
+                        struct why *why);
 /* After a flush: lets readers turn to a generation that is whole. */
 void part_built(struct part *part, struct tools *tools);
 /* A step of removing what older generations left, some seconds after the switch, so that
@@ -131,6 +150,12 @@ size_t part_read(struct part *part, struct tools *tools);
 void part_metrics(struct part *part, const struct windows_stats *stats);
 /* NULL when there are too many partitions for one each. (aggregate.c) */
 struct metric *part_lag_metric(const struct shared *shared, uint32_t partition);
+/* Stands still: told once, and a metric. It is over: part_moves. (gap.c) */
+void part_stall(struct part *part, const char *what, const struct why *why);
+void part_moves(struct part *part);
+/* Records are missing before click. */
+void part_gap(struct part *part, const struct tools *tools,
+              const struct click *click);
 /* Tells of trouble, once while it lasts; and that it is over. */
 void part_trouble(struct part *part, enum trouble slot, const char *what,
                   const struct why *why);

@@ -1,6 +1,6 @@
 #include "aggregate/source.h"
 
-#include <assert.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -57,6 +57,37 @@ source_close(struct source **source)
     *source = NULL;
 }
 
+static enum err
+retention_error(const struct source *source, uint64_t offset, struct why *why)
+{
+    uint64_t first = 0, next = 0;
+
+    if (clicklog_range(source->log, source->partition, &first, &next, why) !=
+        ERR_OK)
+        return ERR_AGAIN;
+    return source_gone(source->partition, offset, first, next, why);
+}
+
+enum err
+source_gone(uint32_t partition, uint64_t offset, uint64_t first, uint64_t next,
+            struct why *why)
+{
+    if (offset > next)
+        return err_set(why, ERR_NOTFOUND,
+                       "the topic has lost clicks: partition %u is counted up to "
+                       "offset %" PRIu64 ", the topic ends at %" PRIu64
+                       "; `clickledger relay rewind` sends them again",
+                       partition, offset, next);
+    return err_set(
+        why, ERR_NOTFOUND,
+        "retention is shorter than the lag: partition %u is counted up to offset "
+        "%" PRIu64 ", the topic begins at %" PRIu64
+        "; longer retention (kafka.retention_h) keeps more. To count on without "
+        "those clicks, delete {p%u}:owner in Redis: live counts then lack them, "
+        "invoices do not",
+        partition, offset, first, partition);
+}
+
 /* The listed file that holds offset. */
 static enum err
 file_find(struct source *source, uint64_t offset, struct why *why)
@@ -64,6 +95,8 @@ file_find(struct source *source, uint64_t offset, struct why *why)
     struct manifest manifest;
     enum err err;
 
+    if (source->archive_dir == NULL && clicklog_is_kafka(source->log))
+        return retention_error(source, offset, why);
     if (source->archive_dir == NULL)
         return err_set(
             why, ERR_NOTFOUND,
@@ -201,9 +234,13 @@ source_read(struct source *source, struct clicklog_reader *reader, uint64_t from
         struct clicklog_record record;
 
         err = clicklog_next(reader, &record, why);
+        if (err == ERR_OK && record.offset != from + *n)
+            err = ERR_NOTFOUND;
+        if (err == ERR_NOTFOUND) /* not held any more; what came before is good */
+            return *n > 0 ? ERR_OK
+                          : records_read(source, from, clicks, max, n, why);
         if (err != ERR_OK)
             break;
-        assert(record.offset == from + *n);
         err = click_decode(&clicks[*n], record.p, record.n, record.version, NULL,
                            why);
         *n += err == ERR_OK;
@@ -227,65 +264,14 @@ source_verdict(const struct source *source, uint64_t offset)
     return source->verdicts[offset - source->listed.base];
 }
 
-static enum err
-received_at(struct source *source, struct clicklog_reader *reader, uint64_t offset,
-            int64_t *received_us, struct why *why)
-{
-    struct clicklog_record record;
-    enum err err = clicklog_seek(reader, source->partition, offset, why);
-
-    if (err == ERR_OK)
-        err = clicklog_next(reader, &record, why);
-    if (err == ERR_OK)
-        *received_us = record.received_us;
-    clicklog_release(reader);
-    return err;
-}
-
-enum err
-source_log_since(struct source *source, struct clicklog_reader *reader,
-                 int64_t since_us, uint64_t end, uint64_t *offset,
-                 int64_t *received_us, struct why *why)
-{
-    uint64_t first, next, low;
-    enum err err =
-        clicklog_range(source->log, source->partition, &first, &next, why);
-
-    if (err != ERR_OK)
-        return err;
-    if (end > next)
-        end = next;
-    if (first > end)
-        first = end;
-    low = first;
-    *received_us = INT64_MAX;
-    /* Times of receipt only grow with offsets. */
-    for (uint64_t high = end; low < high;) {
-        uint64_t middle = low + (high - low) / 2;
-        int64_t us = 0;
-
-        err = received_at(source, reader, middle, &us, why);
-        if (err != ERR_OK)
-            return err;
-        if (us < since_us) {
-            low = middle + 1;
-        } else {
-            high = middle;
-            *received_us = us;
-        }
-    }
-    *offset = low;
-    return ERR_OK;
-}
-
 enum err
 source_since(struct source *source, struct clicklog_reader *reader,
              int64_t since_us, uint64_t *offset, struct why *why)
 {
     struct manifest manifest;
     int64_t received_us;
-    enum err err = source_log_since(source, reader, since_us, UINT64_MAX, offset,
-                                    &received_us, why);
+    enum err err = clicklog_since(reader, source->partition, since_us, offset,
+                                  &received_us, why);
 
     if (err != ERR_OK || source->archive_dir == NULL)
         return err;

@@ -7,6 +7,7 @@
 
 #include "aggregate/bench.h"
 #include "aggregate/flush.h"
+#include "aggregate/tenure.h"
 #include "common/clock.h"
 
 enum {
@@ -185,6 +186,8 @@ flush_all(struct worker *w)
 
     if (!record(w))
         return false;
+    if (w->shared->hotstage != NULL)
+        hotstage_send(w->shared->hotstage, w->index);
     if (!w->tools.script_loaded && flush_prepare(w->tools.redis, &why) == ERR_OK)
         w->tools.script_loaded = true;
     sent = flush_send_all(w);
@@ -244,6 +247,40 @@ lost_look(struct worker *w, struct part *part)
     part->retry_us = 0;
 }
 
+/* The log has taken the partition from us. */
+static void
+leave(struct worker *w, struct part *part)
+{
+    int64_t now_us = w->tools.now_us;
+    int64_t until_us = tenure_leave_until_us(part, now_us);
+
+    if (!tenure_settled(part) && now_us < until_us) {
+        w->flushed_us = now_us;
+        (void)flush_all(w);
+    }
+    if (tenure_settled(part) || now_us >= until_us)
+        tenure_end(part);
+}
+
+/* True while the partition is ours to read. */
+static bool
+tenure_look(struct worker *w, struct part *part)
+{
+    uint64_t owned = clicklog_owned(w->shared->deps.log, part->partition);
+    enum tenure tenure = tenure_of(part->state, part->taken, owned);
+
+    if (tenure == TENURE_LEAVE)
+        leave(w, part);
+    if (tenure == TENURE_AGAIN) {
+        (void)record(w);
+        tenure_end(part);
+        tenure = TENURE_TAKE;
+    }
+    if (tenure == TENURE_TAKE)
+        tenure_take(part, owned);
+    return tenure == TENURE_TAKE || tenure == TENURE_HOLD;
+}
+
 static size_t
 part_turn(struct worker *w, struct part *part)
 {
@@ -253,9 +290,13 @@ part_turn(struct worker *w, struct part *part)
         lost_look(w, part);
     if (part->state == PART_CLAIM)
         part_claim(part, &w->tools);
-    for (int i = 0; i < BATCHES_A_TURN && part->state == PART_RUN; i++) {
-        size_t n = part_read(part, &w->tools);
+    for (int i = 0; i < BATCHES_A_TURN; i++) {
+        size_t n = 0;
 
+        if (part->state == PART_WARM)
+            n = part_warm(part, &w->tools);
+        if (part->state == PART_RUN)
+            n += part_read(part, &w->tools);
         all += n;
         if (n < PART_BATCH)
             break;
@@ -275,17 +316,17 @@ house_keep(struct worker *w)
     for (uint32_t i = 0; i < w->parts_n; i++) {
         struct part *part = &w->parts[i];
         struct windows_stats stats;
-        uint64_t first = 0, next = 0;
+        uint64_t next;
 
         windows_stats_get(part->windows, &stats);
         rows += stats.rows;
         if (part->oldest_us > 0 && w->tools.now_us - part->oldest_us > lag_us)
             lag_us = w->tools.now_us - part->oldest_us;
-        if (part->lag != NULL &&
-            clicklog_range(w->shared->deps.log, part->partition, &first, &next,
-                           NULL) == ERR_OK)
+        if (part->lag != NULL && part->state != PART_IDLE) {
+            next = clicklog_end(w->shared->deps.log, part->partition);
             metric_set(part->lag,
                        next > part->flushed ? (int64_t)(next - part->flushed) : 0);
+        }
         part_metrics(part, &stats);
         if (part->sweep_us > 0 && part->state == PART_RUN)
             part_sweep(part, &w->tools);
@@ -312,8 +353,8 @@ turn(struct worker *w)
     t->now_us = clock_now_us();
     t->master = master_take(w->shared->deps.master);
     t->rules = ruleset_take(w->shared->deps.rules);
-    if (master_ready(t->master))
-        for (uint32_t i = 0; i < w->parts_n; i++)
+    for (uint32_t i = 0; i < w->parts_n; i++)
+        if (tenure_look(w, &w->parts[i]) && master_ready(t->master))
             n += part_turn(w, &w->parts[i]);
     t->now_us = clock_now_us();
     if (flush_due(w)) {
@@ -342,6 +383,10 @@ run(void *arg)
             break;
         clock_sleep_us(RECORD_RETRY_US / 4);
     }
+    for (uint32_t i = 0; i < w->parts_n; i++)
+        if (w->parts[i].state != PART_IDLE &&
+            clicklog_is_kafka(w->shared->deps.log))
+            tenure_end(&w->parts[i]);
     return NULL;
 }
 
@@ -363,6 +408,9 @@ tools_open(struct worker *w, struct why *why)
         err =
             fraud_live_open(&t->live, ids < 1024 ? 1024 : ids,
                             users < 1024 ? 1024 : users, w->shared->addresses, why);
+    if (err == ERR_OK)
+        fraud_live_hot(t->live, w->shared->hot);
+    t->lane = w->index;
     if (err == ERR_OK)
         err = flush_open(&w->flush, why);
     if (err != ERR_OK)

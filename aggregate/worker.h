@@ -1,4 +1,5 @@
-/* aggregate/worker.h - one thread and the partitions that it owns, in turn.
+/* aggregate/worker.h - one thread and its share of the partitions, in turn: of these, those
+ * that the log gives it (aggregate/tenure.h).
  *
  *   claim those that need it -> read a batch of each -> when it is time: record the
  *   verdicts of all (one sync), send all flushes, take all answers
@@ -16,7 +17,7 @@
 
 struct worker;
 
-/* Owns partitions index, index + workers, ... */
+/* Looks after partitions index, index + workers, ... */
 enum err worker_start(struct worker **out, struct shared *shared, uint32_t index,
                       uint32_t workers, struct why *why);
 /* Flushes what it can, once, and frees. */

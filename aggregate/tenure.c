@@ -1,0 +1,76 @@
+#include "aggregate/tenure.h"
+
+#include <assert.h>
+#include <inttypes.h>
+
+#include "common/clock.h"
+
+enum { LEAVE_MS_MAX = 5000 };
+
+enum tenure
+tenure_of(enum part_state state, uint64_t taken, uint64_t owned)
+{
+    if (state == PART_IDLE)
+        return owned == 0 ? TENURE_NONE : TENURE_TAKE;
+    if (owned == taken)
+        return TENURE_HOLD;
+    return owned == 0 ? TENURE_LEAVE : TENURE_AGAIN;
+}
+
+void
+tenure_take(struct part *part, uint64_t owned)
+{
+    assert(part->state == PART_IDLE && owned != 0);
+    part->state = PART_CLAIM;
+    part->taken = owned;
+    part->retry_us = part->flush_retry_us = part->leave_us = 0;
+    part->claimed_before = false; /* what Redis had of us is another's now */
+}
+
+bool
+tenure_settled(const struct part *part)
+{
+    return part->state != PART_RUN ||
+           (part->judged_n == 0 && part->flushed == part->read_next &&
+            part->inflight == part->flushed);
+}
+
+int64_t
+tenure_leave_until_us(struct part *part, int64_t now_us)
+{
+    /* The group waits half a session; some of it is for what comes after. */
+    int64_t ms = part->shared->config->kafka_session_ms * 2 / 5;
+
+    if (part->leave_us == 0)
+        part->leave_us = now_us + (ms < LEAVE_MS_MAX ? ms : LEAVE_MS_MAX) * 1000;
+    return part->leave_us;
+}
+
+void
+tenure_end(struct part *part)
+{
+    bool settled = tenure_settled(part);
+
+    if (part->state == PART_RUN || part->state == PART_WARM)
+        events_add(part->shared->events, settled ? LOG_INFO : LOG_WARN,
+                   part->partition, "let-go",
+                   settled ? "another process counts on from offset %" PRIu64
+                           : "not all could be flushed: another process counts on "
+                             "from Redis's offset, %" PRIu64 " or later",
+                   part->flushed);
+    part->judged_n = 0; /* before fed_next: judged by the click alone, if again */
+    part_moves(part);
+    part->gap = (struct gap){0};
+    for (int i = 0; i < TROUBLES_N; i++)
+        part->trouble[i][0] = '\0';
+    part_reset(part);
+    part->state = PART_IDLE;
+    part->taken = 0;
+    part->building = false;
+    part->read_next = part->flushed = part->inflight = part->sending = 0;
+    part->sweep_us = 0;
+    if (part->lag != NULL)
+        metric_set(part->lag, 0);
+    verdictlog_leave(part->shared->deps.verdicts, part->partition);
+    clicklog_let_go(part->shared->deps.log, part->partition);
+}
