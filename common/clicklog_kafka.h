@@ -1,9 +1,10 @@
 /* common/clicklog_kafka.h - the click log's Kafka reader, behind common/clicklog.h's
  * functions of the same names, which say what each does; not for others.
  *
- *   clicklog_kafka.c         open, close, statistics, waiting, ranges, times
+ *   clicklog_kafka.c         open, close, the keeper's thread, statistics, waiting
  *   clicklog_kafka_group.c   who owns what: the member of the consumer group, its thread
- *   clicklog_kafka_read.c    fetching: a partition's messages, from the offset asked for
+ *   clicklog_kafka_fetch.c   a partition's messages, from the offset asked for
+ *   clicklog_kafka_read.c    messages -> records; ranges, times, one record found again
  */
 #ifndef COMMON_CLICKLOG_KAFKA_H
 #define COMMON_CLICKLOG_KAFKA_H
@@ -47,6 +48,9 @@ uint64_t clicklog_kafka_end(struct clicklog_kafka *kafka, uint32_t partition);
 enum err clicklog_kafka_find(struct clicklog_kafka *kafka, uint32_t partition,
                              uint64_t from, uint64_t incarnation, uint64_t seq,
                              uint64_t *offset, struct why *why);
+
+void clicklog_kafka_schema_ids(struct clicklog_kafka *kafka, const uint32_t *ids,
+                               uint32_t n);
 
 /* What reader reads; NULL: LMDB. */
 struct clicklog_kafka_reader *

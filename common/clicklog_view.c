@@ -91,6 +91,13 @@ clicklog_is_kafka(const struct clicklog *log)
     return log->kafka != NULL;
 }
 
+void
+clicklog_schema_ids(struct clicklog *log, const uint32_t *ids, uint32_t n)
+{
+    if (log->kafka != NULL)
+        clicklog_kafka_schema_ids(log->kafka, ids, n);
+}
+
 uint64_t
 clicklog_owned(const struct clicklog *log, uint32_t partition)
 {
