@@ -1,0 +1,634 @@
+/* Against a real cluster: slots, redirects, scripts, failovers. */
+#include "common/redis_impl.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+
+#include "common/clock.h"
+#include "redis_cluster_fixture.h"
+
+enum { PARTITIONS = 16, TIMEOUT_US = 500000, PATIENCE_US = 30000000 };
+
+static struct rig rig;
+static struct redis *redis;
+
+static int
+open_all(void **state)
+{
+    (void)state;
+    if (!rig_start(&rig))
+        return 1;
+    return redis_open(&redis, rig.address, TIMEOUT_US, NULL) != ERR_OK;
+}
+
+static int
+close_all(void **state)
+{
+    (void)state;
+    redis_close(&redis);
+    rig_stop(&rig);
+    return 0;
+}
+
+#define WORDS(...)                       \
+    ((const struct str[]){__VA_ARGS__}), \
+        sizeof((const struct str[]){__VA_ARGS__}) / sizeof(struct str)
+
+static enum err
+ask(struct redis *to, const struct str *words, size_t n, struct redis_reply **out)
+{
+    struct why why = {""};
+    enum err err = redis_command(to, words, n, out, &why);
+
+    if (err != ERR_OK)
+        print_message("%.*s: %s\n", (int)words[0].n, words[0].p, why.text);
+    return err;
+}
+
+static struct str
+key_of(char out[32], unsigned partition, const char *rest)
+{
+    return (struct str){out,
+                        (uint32_t)snprintf(out, 32, "{p%u}:%s", partition, rest)};
+}
+
+static struct str
+number_of(char out[24], long long n)
+{
+    return (struct str){out, (uint32_t)snprintf(out, 24, "%lld", n)};
+}
+
+static int
+master_of(unsigned partition)
+{
+    char text[32];
+    unsigned slot = redis_slot(key_of(text, partition, ""));
+
+    for (int i = 1; i <= RIG_NODES; i++) {
+        int master = rig_master(&rig, i, slot);
+        if (master != 0)
+            return master;
+    }
+    return 0;
+}
+
+static void
+commands_go_to_the_master_of_their_key(void **state)
+{
+    unsigned seen = 0;
+
+    (void)state;
+    for (unsigned p = 0; p < PARTITIONS; p++) {
+        char text[32];
+        struct str key = key_of(text, p, "x");
+        struct redis_reply *reply;
+
+        assert_int_equal(ask(redis, WORDS(STR("SET"), key, key), NULL), ERR_OK);
+        assert_int_equal(ask(redis, WORDS(STR("GET"), key), &reply), ERR_OK);
+        assert_true(str_equal(reply->text, key));
+        redis_reply_free(&reply);
+        /* The master itself has it: it would say MOVED otherwise. */
+        seen |= 1U << master_of(p);
+        assert_int_equal(
+            ask(rig.node[master_of(p)], WORDS(STR("GET"), key), &reply), ERR_OK);
+        assert_true(str_equal(reply->text, key));
+        redis_reply_free(&reply);
+    }
+    assert_int_equal(__builtin_popcount(seen), 3);
+}
+
+static void
+a_pipeline_across_nodes_is_answered_in_order(void **state)
+{
+    enum { COMMANDS = 30000, BIG = 100000 };
+    char *big = calloc(1, BIG);
+
+    (void)state;
+    assert_non_null(big);
+    for (int i = 0; i < COMMANDS; i++) {
+        char name[32], n[24];
+        struct str key = key_of(name, (unsigned)i % PARTITIONS, "list");
+
+        /* Every thousandth is big: flushed at once, and still in its turn. */
+        struct str value = i % 1000 == 0 ? (struct str){big, BIG} : number_of(n, i);
+        const struct str words[] = {STR("GETSET"), key, value};
+        assert_int_equal(redis_queue(redis, words, 3, NULL), ERR_OK);
+    }
+    for (int i = 0; i < COMMANDS; i++) {
+        struct redis_reply *reply;
+        char n[24];
+
+        assert_int_equal(redis_reply_next(redis, &reply, NULL), ERR_OK);
+        if (i < PARTITIONS)
+            assert_int_equal(reply->type, REDIS_NIL);
+        else if ((i - PARTITIONS) % 1000 == 0)
+            assert_int_equal(reply->text.n, BIG);
+        else
+            assert_true(str_equal(reply->text, number_of(n, i - PARTITIONS)));
+        redis_reply_free(&reply);
+    }
+    assert_int_equal(redis_reply_next(redis, NULL, NULL), ERR_AGAIN);
+    free(big);
+}
+
+static void
+keys_of_two_slots_in_one_command_are_invalid(void **state)
+{
+    struct redis_reply *reply;
+    struct why why;
+    struct str keys[] = {STR("{p0}:a"), STR("{p1}:a")};
+    const struct str words[] = {STR("UNLINK"), keys[0], keys[1]};
+
+    (void)state;
+    assert_int_equal(redis_queue(redis, words, 3, NULL), ERR_OK);
+    assert_int_equal(redis_queue(redis, words, 2, NULL), ERR_OK);
+    assert_int_equal(redis_reply_next(redis, NULL, &why), ERR_INVALID);
+    assert_non_null(strstr(why.text, "CROSSSLOT"));
+    assert_int_equal(redis_reply_next(redis, &reply, &why), ERR_OK);
+    redis_reply_free(&reply);
+    assert_int_equal(
+        redis_eval(redis, "return 1", "0", keys, 2, NULL, 0, NULL, &why),
+        ERR_INVALID);
+}
+
+static void
+replies_left_behind_do_not_answer_the_next_command(void **state)
+{
+    struct redis_reply *reply;
+    char text[32];
+
+    (void)state;
+    for (unsigned p = 0; p < PARTITIONS; p++) {
+        const struct str words[] = {STR("GET"), key_of(text, p, "x")};
+        assert_int_equal(redis_queue(redis, words, 2, NULL), ERR_OK);
+    }
+    assert_int_equal(redis_reply_next(redis, NULL, NULL), ERR_OK);
+    assert_int_equal(ask(redis, WORDS(STR("ECHO"), STR("mine")), &reply), ERR_OK);
+    assert_true(str_equal(reply->text, STR("mine")));
+    redis_reply_free(&reply);
+}
+
+static void
+a_command_without_a_key_runs_where_it_is_told(void **state)
+{
+    (void)state;
+    assert_int_equal(ask(redis, WORDS(STR("PING")), NULL), ERR_OK);
+    for (unsigned p = 0; p < PARTITIONS; p++) {
+        char text[32], pattern[32];
+        struct str key = key_of(text, p, "x");
+        const struct str words[] = {STR("SCAN"),  STR("0"),
+                                    STR("MATCH"), key_of(pattern, p, "x"),
+                                    STR("COUNT"), STR("100000")};
+        struct redis_reply *reply;
+
+        assert_int_equal(redis_command_at(redis, key, words, 6, &reply, NULL),
+                         ERR_OK);
+        assert_int_equal(reply->items[1]->count, 1);
+        assert_true(str_equal(reply->items[1]->items[0]->text, key));
+        redis_reply_free(&reply);
+    }
+}
+
+/* --- scripts --- */
+
+static const char script[] = "return ARGV[1]";
+
+/* How many partitions answer NOSCRIPT; each other one its own number. */
+static int
+scripts_missing(const char *sha)
+{
+    int missing = 0;
+
+    for (unsigned p = 0; p < PARTITIONS; p++) {
+        char text[32], n[24];
+        const struct str words[] = {STR("EVALSHA"), str_of(sha), STR("1"),
+                                    key_of(text, p, "x"), number_of(n, p)};
+        assert_int_equal(redis_queue(redis, words, 5, NULL), ERR_OK);
+    }
+    for (unsigned p = 0; p < PARTITIONS; p++) {
+        struct redis_reply *reply;
+        char n[24];
+        enum err err = redis_reply_next(redis, &reply, NULL);
+
+        missing += err == ERR_NOTFOUND;
+        if (err == ERR_NOTFOUND)
+            continue;
+        assert_int_equal(err, ERR_OK);
+        assert_true(str_equal(reply->text, number_of(n, p)));
+        redis_reply_free(&reply);
+    }
+    return missing;
+}
+
+static int64_t
+script_exists(const char *sha)
+{
+    struct redis_reply *reply;
+    int64_t exists;
+
+    assert_int_equal(
+        ask(redis, WORDS(STR("SCRIPT"), STR("EXISTS"), str_of(sha)), &reply),
+        ERR_OK);
+    exists = reply->items[0]->integer;
+    redis_reply_free(&reply);
+    return exists;
+}
+
+static void
+scripts_go_to_every_master(void **state)
+{
+    struct redis_reply *reply;
+    char sha[41];
+
+    (void)state;
+    redis_script_sha(script, sha);
+    assert_int_equal(scripts_missing(sha), PARTITIONS);
+    assert_int_equal(script_exists(sha), 0);
+    assert_int_equal(
+        ask(redis, WORDS(STR("SCRIPT"), STR("LOAD"), STR(script)), &reply), ERR_OK);
+    assert_true(str_equal(reply->text, str_of(sha)));
+    redis_reply_free(&reply);
+    assert_int_equal(scripts_missing(sha), 0);
+    assert_int_equal(script_exists(sha), 1);
+
+    /* One node forgets. */
+    assert_int_equal(
+        ask(rig.node[master_of(0)], WORDS(STR("SCRIPT"), STR("FLUSH")), NULL),
+        ERR_OK);
+    int missing = scripts_missing(sha);
+    assert_true(missing > 0 && missing < PARTITIONS);
+    assert_int_equal(script_exists(sha), 0);
+    const struct str keys[] = {STR("{p0}:x")}, args[] = {STR("7")};
+    assert_int_equal(redis_eval(redis, script, sha, keys, 1, args, 1, &reply, NULL),
+                     ERR_OK);
+    assert_true(str_equal(reply->text, STR("7")));
+    redis_reply_free(&reply);
+    assert_int_equal(scripts_missing(sha), 0); /* EVAL has taught it */
+    assert_int_equal(ask(redis, WORDS(STR("SCRIPT"), STR("FLUSH")), NULL), ERR_OK);
+    assert_int_equal(scripts_missing(sha), PARTITIONS);
+}
+
+/* --- slots that move --- */
+
+static struct str
+id_of(int node, char out[64])
+{
+    struct redis_reply *reply;
+    struct str id = {out, 0};
+
+    assert_int_equal(
+        ask(rig.node[node], WORDS(STR("CLUSTER"), STR("MYID")), &reply), ERR_OK);
+    memcpy(out, reply->text.p, reply->text.n);
+    id.n = reply->text.n;
+    redis_reply_free(&reply);
+    return id;
+}
+
+struct move {
+    int from, to;
+    char slot_text[24], from_text[64], to_text[64], port[24];
+    struct str slot, from_id, to_id;
+};
+
+static void
+setslot(int node, const struct move *m, const char *how, struct str id)
+{
+    assert_int_equal(
+        ask(rig.node[node],
+            WORDS(STR("CLUSTER"), STR("SETSLOT"), m->slot, str_of(how), id), NULL),
+        ERR_OK);
+}
+
+/* m points into itself. */
+static void
+move_begin(struct move *m, unsigned partition)
+{
+    char text[32];
+
+    *m = (struct move){.from = master_of(partition)};
+
+    for (unsigned p = 0; p < PARTITIONS && m->to == 0; p++)
+        if (master_of(p) != m->from)
+            m->to = master_of(p);
+    m->slot = number_of(m->slot_text, redis_slot(key_of(text, partition, "")));
+    m->from_id = id_of(m->from, m->from_text);
+    m->to_id = id_of(m->to, m->to_text);
+    (void)number_of(m->port, rig.port + m->to - 1);
+    setslot(m->to, m, "IMPORTING", m->from_id);
+    setslot(m->from, m, "MIGRATING", m->to_id);
+}
+
+static void
+move_key(const struct move *m, struct str key)
+{
+    assert_int_equal(ask(rig.node[m->from],
+                         WORDS(STR("MIGRATE"), STR("127.0.0.1"), str_of(m->port),
+                               key, STR("0"), STR("2000")),
+                         NULL),
+                     ERR_OK);
+}
+
+static void
+move_rest(const struct move *m)
+{
+    struct redis_reply *keys;
+
+    assert_int_equal(
+        ask(rig.node[m->from],
+            WORDS(STR("CLUSTER"), STR("GETKEYSINSLOT"), m->slot, STR("1000")),
+            &keys),
+        ERR_OK);
+    for (size_t i = 0; i < keys->count; i++)
+        move_key(m, keys->items[i]->text);
+    redis_reply_free(&keys);
+    setslot(m->to, m, "NODE", m->to_id);
+    setslot(m->from, m, "NODE", m->to_id);
+}
+
+static void
+a_slot_that_moved_is_found_for_all_that_is_queued(void **state)
+{
+    char text[32], last[24];
+    struct str key = key_of(text, 3, "moved");
+
+    (void)state;
+    /* The map is known, then it is wrong. */
+    assert_int_equal(ask(redis, WORDS(STR("SET"), key, STR("0")), NULL), ERR_OK);
+    struct move m;
+    move_begin(&m, 3);
+    move_rest(&m);
+    for (int i = 1; i <= 1000; i++) {
+        char n[24], other[32];
+        const struct str get[] = {STR("GET"),
+                                  key_of(other, (unsigned)i % PARTITIONS, "x")};
+        const struct str set[] = {STR("GETSET"), key, number_of(n, i)};
+        assert_int_equal(redis_queue(redis, set, 3, NULL), ERR_OK);
+        assert_int_equal(redis_queue(redis, get, 2, NULL), ERR_OK);
+    }
+    for (int i = 1; i <= 1000; i++) {
+        struct redis_reply *reply;
+        char n[24], other[32];
+        struct why why = {""};
+
+        enum err err = redis_reply_next(redis, &reply, &why);
+        if (err != ERR_OK)
+            fail_msg("%d: %s", i, why.text);
+        assert_true(str_equal(reply->text, number_of(n, i - 1)));
+        redis_reply_free(&reply);
+        assert_int_equal(redis_reply_next(redis, &reply, NULL), ERR_OK);
+        assert_true(
+            str_equal(reply->text, key_of(other, (unsigned)i % PARTITIONS, "x")));
+        redis_reply_free(&reply);
+    }
+    struct redis_reply *reply;
+    assert_int_equal(ask(rig.node[m.to], WORDS(STR("GET"), key), &reply), ERR_OK);
+    assert_true(str_equal(reply->text, number_of(last, 1000)));
+    redis_reply_free(&reply);
+}
+
+static void
+a_slot_that_moves_is_asked_for(void **state)
+{
+    char a_text[32], b_text[32], c_text[32];
+    struct str a = key_of(a_text, 5, "a"), b = key_of(b_text, 5, "b"),
+               c = key_of(c_text, 5, "c");
+    struct redis_reply *reply;
+    struct why why;
+
+    (void)state;
+    assert_int_equal(ask(redis, WORDS(STR("SET"), a, STR("1")), NULL), ERR_OK);
+    assert_int_equal(ask(redis, WORDS(STR("SET"), b, STR("2")), NULL), ERR_OK);
+    struct move m;
+    move_begin(&m, 5);
+    move_key(&m, a);
+    for (int i = 0; i < 100; i++) { /* a: there, b: here, c: not yet anywhere */
+        const struct str incr[3][2] = {
+            {STR("INCR"), a}, {STR("INCR"), b}, {STR("INCR"), c}};
+        for (int k = 0; k < 3; k++)
+            assert_int_equal(redis_queue(redis, incr[k], 2, NULL), ERR_OK);
+    }
+    for (int i = 0; i < 100; i++) {
+        const int64_t from[3] = {1, 2, 0};
+        for (int k = 0; k < 3; k++) {
+            assert_int_equal(redis_reply_next(redis, &reply, &why), ERR_OK);
+            assert_int_equal(reply->integer, from[k] + i + 1);
+            redis_reply_free(&reply);
+        }
+    }
+    /* Half here and half there: again, until it is whole. */
+    const struct str both[] = {STR("MGET"), a, b};
+    int64_t began_us = clock_mono_us();
+    assert_int_equal(redis_command(redis, both, 3, NULL, &why), ERR_AGAIN);
+    assert_non_null(strstr(why.text, "TRYAGAIN"));
+    assert_true(clock_mono_us() - began_us < 2 * TIMEOUT_US);
+    move_rest(&m);
+    assert_int_equal(redis_command(redis, both, 3, &reply, &why), ERR_OK);
+    assert_true(str_equal(reply->items[0]->text, STR("101")));
+    assert_true(str_equal(reply->items[1]->text, STR("102")));
+    redis_reply_free(&reply);
+}
+
+/* --- nodes that die --- */
+
+struct stream {
+    int64_t set[PARTITIONS]; /* the last value acknowledged */
+    int64_t tries, again, again_alive, longest_us;
+    int64_t first_again_us, last_again_us;
+};
+
+/* One round: a write to every partition, and what came of each. */
+static void
+stream_round(struct stream *s, int64_t value, unsigned dead)
+{
+    int64_t began_us = clock_mono_us(), took_us;
+
+    for (unsigned p = 0; p < PARTITIONS; p++) {
+        char text[32], n[24];
+        const struct str words[] = {
+            STR("EVAL"),
+            STR("redis.call('SET', KEYS[1], ARGV[1]) return "
+                "KEYS[1] .. ' ' .. ARGV[1]"),
+            STR("1"),
+            key_of(text, p, "stream"),
+            number_of(n, value),
+        };
+        assert_int_equal(redis_queue(redis, words, 5, NULL), ERR_OK);
+    }
+    for (unsigned p = 0; p < PARTITIONS; p++) {
+        char expected[64], text[32];
+        struct redis_reply *reply;
+        struct str key = key_of(text, p, "stream");
+        enum err err = redis_reply_next(redis, &reply, NULL);
+
+        s->tries++;
+        if (err != ERR_OK) {
+            assert_int_equal(err, ERR_AGAIN);
+            s->again++;
+            s->again_alive += (dead >> p & 1) == 0;
+            s->last_again_us = clock_mono_us();
+            if (s->first_again_us == 0)
+                s->first_again_us = s->last_again_us;
+            continue;
+        }
+        (void)snprintf(expected, sizeof(expected), "%.*s %lld", (int)key.n, key.p,
+                       (long long)value);
+        assert_true(str_equal(reply->text, str_of(expected)));
+        redis_reply_free(&reply);
+        s->set[p] = value;
+    }
+    took_us = clock_mono_us() - began_us;
+    s->longest_us = took_us > s->longest_us ? took_us : s->longest_us;
+}
+
+static unsigned
+partitions_of(int node)
+{
+    unsigned set = 0;
+
+    for (unsigned p = 0; p < PARTITIONS; p++)
+        set |= (unsigned)(master_of(p) == node) << p;
+    return set;
+}
+
+/* Rounds until all of them are answered for a second; then each key has its last value. */
+static struct stream
+stream_until_whole(unsigned dead)
+{
+    int64_t began_us = clock_mono_us(), value = 0;
+    struct stream s = {.tries = 0};
+
+    do {
+        stream_round(&s, ++value, dead);
+        assert_true(clock_mono_us() - began_us < PATIENCE_US);
+        clock_sleep_us(5000);
+    } while (s.again == 0 || clock_mono_us() - s.last_again_us < 1000000);
+    for (unsigned p = 0; p < PARTITIONS; p++) {
+        char text[32], n[24];
+        const struct str words[] = {STR("GET"), key_of(text, p, "stream")};
+        struct redis_reply *reply;
+
+        assert_int_equal(ask(redis, words, 2, &reply), ERR_OK);
+        assert_true(str_equal(reply->text, number_of(n, s.set[p])));
+        redis_reply_free(&reply);
+    }
+    print_message(
+        "%lld of %lld commands again, for %lld ms; the longest round of %d "
+        "took %lld ms\n",
+        (long long)s.again, (long long)s.tries,
+        (long long)(s.last_again_us - s.first_again_us) / 1000, PARTITIONS,
+        (long long)s.longest_us / 1000);
+    return s;
+}
+
+/* All nodes run and replicas are in sync. */
+static void
+whole_again(void)
+{
+    const char *start[] = {"deploy/redis-cluster", "start", rig.dir, NULL};
+
+    assert_int_equal(rig_run(start), 0);
+}
+
+static void
+a_killed_master_is_again_until_its_replica_is_promoted(void **state)
+{
+    int dead = master_of(0);
+    unsigned set = partitions_of(dead);
+    struct stream s = {.tries = 0};
+
+    (void)state;
+    for (int i = 0; i < 20; i++)
+        stream_round(&s, i, 0);
+    assert_int_equal(s.again, 0);
+    /* What is queued now, and half of it sent, is answered by nobody. */
+    for (unsigned p = 0; p < PARTITIONS; p++) {
+        char text[32];
+        const struct str words[] = {STR("GET"), key_of(text, p, "x")};
+        assert_int_equal(redis_queue(redis, words, 2, NULL), ERR_OK);
+    }
+    assert_true(rig_node(&rig, "kill", dead));
+    for (unsigned p = 0; p < PARTITIONS; p++) {
+        enum err err = redis_reply_next(redis, NULL, NULL);
+        assert_int_equal(err, (set >> p & 1) != 0 ? ERR_AGAIN : ERR_OK);
+    }
+    s = stream_until_whole(set);
+    /* The rest of the cluster never noticed, and refusals are quick. */
+    assert_int_equal(s.again_alive, 0);
+    assert_true(s.longest_us < TIMEOUT_US);
+    assert_int_not_equal(master_of(0), dead);
+    assert_true(rig_node(&rig, "start-node", dead));
+    whole_again();
+    s = (struct stream){.tries = 0};
+    stream_round(&s, 1, 0);
+    assert_int_equal(s.again, 0);
+}
+
+static void
+a_master_that_hangs_costs_a_time_out_and_not_the_others(void **state)
+{
+    int hung = master_of(1);
+    unsigned set = partitions_of(hung);
+    struct stream s;
+
+    (void)state;
+    assert_int_equal(kill(rig_pid(&rig, hung), SIGSTOP), 0);
+    s = stream_until_whole(set);
+    assert_int_equal(s.again_alive, 0);
+    /* One time-out, and a look at the map that may ask the hung node too. */
+    assert_true(s.longest_us < 2 * TIMEOUT_US);
+    /* It comes back and takes itself for the master until it hears otherwise. */
+    assert_int_equal(kill(rig_pid(&rig, hung), SIGCONT), 0);
+    whole_again();
+    s = (struct stream){.tries = 0};
+    for (int i = 0; i < 20; i++)
+        stream_round(&s, i, 0);
+    assert_int_equal(s.again, 0);
+}
+
+static void
+a_restarted_master_is_found_again(void **state)
+{
+    (void)state;
+    for (int i = 1; i <= RIG_NODES; i++)
+        assert_true(rig_node(&rig, "kill", i));
+    assert_int_equal(
+        redis_command(redis, WORDS(STR("GET"), STR("{p0}:x")), NULL, NULL),
+        ERR_AGAIN);
+    assert_int_equal(redis_command(redis, WORDS(STR("PING")), NULL, NULL),
+                     ERR_AGAIN);
+    whole_again();
+    clock_sleep_us(1100000); /* as long as a node may be left alone */
+    struct stream s = {.tries = 0};
+    stream_round(&s, 1, 0); /* finds its connections dead: perhaps lost */
+    s = (struct stream){.tries = 0};
+    stream_round(&s, 2, 0);
+    assert_int_equal(s.again, 0);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(commands_go_to_the_master_of_their_key),
+        cmocka_unit_test(a_pipeline_across_nodes_is_answered_in_order),
+        cmocka_unit_test(keys_of_two_slots_in_one_command_are_invalid),
+        cmocka_unit_test(replies_left_behind_do_not_answer_the_next_command),
+        cmocka_unit_test(a_command_without_a_key_runs_where_it_is_told),
+        cmocka_unit_test(scripts_go_to_every_master),
+        cmocka_unit_test(a_slot_that_moved_is_found_for_all_that_is_queued),
+        cmocka_unit_test(a_slot_that_moves_is_asked_for),
+        cmocka_unit_test(a_killed_master_is_again_until_its_replica_is_promoted),
+        cmocka_unit_test(a_master_that_hangs_costs_a_time_out_and_not_the_others),
+        cmocka_unit_test(a_restarted_master_is_found_again),
+    };
+    const char *there[] = {"redis-server", "--version", NULL};
+
+    (void)signal(SIGPIPE, SIG_IGN);
+    if (rig_run(there) != 0) {
+        (void)puts("skipped: no redis-server");
+        return 77;
+    }
+    return cmocka_run_group_tests(tests, open_all, close_all);
+}

@@ -1,0 +1,179 @@
+/* tests/common/redis_cluster_fixture.h - a Redis Cluster of our own, by deploy/redis-cluster.
+ *
+ * Environment  none; skipped (77) where redis-server is missing.
+ * Memory       A guardian process stops the nodes and removes the directory when the pipe to
+ *              it closes, so also after a crash.
+ */
+#ifndef TESTS_COMMON_REDIS_CLUSTER_FIXTURE_H
+#define TESTS_COMMON_REDIS_CLUSTER_FIXTURE_H
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/redis.h"
+
+enum { RIG_NODES = 6, RIG_PORTS = 16 };
+
+struct rig {
+    char dir[64], address[256];
+    int port, guard;
+    pid_t guardian;
+    struct redis *node[RIG_NODES + 1]; /* each alone, from 1 */
+};
+
+static inline void
+rig_exec(const char *const argv[])
+{
+    (void)execvp(argv[0], (char *const *)(uintptr_t)argv);
+    _exit(127);
+}
+
+static inline int
+rig_run(const char *const argv[])
+{
+    int status = 0;
+    pid_t pid = fork();
+
+    if (pid == 0)
+        rig_exec(argv);
+    if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
+        return -1;
+    return WEXITSTATUS(status);
+}
+
+/* RIG_PORTS free ones in a row. */
+static inline int
+rig_ports(void)
+{
+    for (int try = 0; try < 100; try++) {
+        int base = 20000 + (int)((getpid() * 131 + try * 997) % 12000), i = 0;
+
+        for (bool free = true; free && i < RIG_PORTS; i += free) {
+            struct sockaddr_in to = {.sin_family = AF_INET,
+                                     .sin_port = htons((uint16_t)(base + i)),
+                                     .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+            int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+            free = bind(fd, (struct sockaddr *)&to, sizeof(to)) == 0;
+            (void)close(fd);
+        }
+        if (i == RIG_PORTS)
+            return base;
+    }
+    return 0;
+}
+
+static inline void
+rig_guard(struct rig *rig)
+{
+    int pipes[2];
+
+    if (pipe(pipes) != 0)
+        abort();
+    rig->guardian = fork();
+    if (rig->guardian == 0) {
+        char byte;
+
+        (void)close(pipes[1]);
+        (void)setpgid(0,
+                      0); /* a signal to the terminal's group is for the others */
+        while (read(pipes[0], &byte, 1) > 0)
+            ;
+        (void)rig_run(
+            (const char *[]){"deploy/redis-cluster", "stop", rig->dir, NULL});
+        rig_exec((const char *[]){"rm", "-rf", rig->dir, NULL});
+    }
+    (void)close(pipes[0]);
+    (void)fcntl(pipes[1], F_SETFD, FD_CLOEXEC);
+    rig->guard = pipes[1];
+}
+
+static inline bool
+rig_start(struct rig *rig)
+{
+    char port[8], one[32];
+    int n;
+
+    (void)snprintf(rig->dir, sizeof(rig->dir), "/tmp/clickledger-cluster-XXXXXX");
+    rig->port = rig_ports();
+    if (rig->port == 0 || mkdtemp(rig->dir) == NULL)
+        return false;
+    rig_guard(rig);
+    (void)snprintf(port, sizeof(port), "%d", rig->port);
+    if (rig_run((const char *[]){"deploy/redis-cluster", "start", rig->dir,
+                                 "--port", port, NULL}) != 0)
+        return false;
+    n = snprintf(rig->address, sizeof(rig->address), "cluster:");
+    for (int i = 1; i <= RIG_NODES; i++) {
+        (void)snprintf(one, sizeof(one), "127.0.0.1:%d", rig->port + i - 1);
+        if (redis_open(&rig->node[i], one, 2000000, NULL) != ERR_OK)
+            return false;
+        n += snprintf(rig->address + n, sizeof(rig->address) - (size_t)n, "%s%s",
+                      i == 1 ? "" : ",", one);
+    }
+    return true;
+}
+
+static inline void
+rig_stop(struct rig *rig)
+{
+    for (int i = 1; i <= RIG_NODES; i++)
+        redis_close(&rig->node[i]);
+    (void)close(rig->guard);
+    (void)waitpid(rig->guardian, NULL, 0);
+}
+
+static inline bool
+rig_node(const struct rig *rig, const char *verb, int node)
+{
+    char number[8];
+
+    (void)snprintf(number, sizeof(number), "%d", node);
+    return rig_run((const char *[]){"deploy/redis-cluster", verb, rig->dir, number,
+                                    NULL}) == 0;
+}
+
+static inline pid_t
+rig_pid(const struct rig *rig, int node)
+{
+    char path[128], text[16] = "";
+    FILE *file;
+
+    (void)snprintf(path, sizeof(path), "%s/redis-cluster/%d/pid", rig->dir, node);
+    file = fopen(path, "r");
+    if (file == NULL || fgets(text, sizeof(text), file) == NULL)
+        abort();
+    (void)fclose(file);
+    return (pid_t)strtol(text, NULL, 10);
+}
+
+/* The node that is the master of a slot, as node `asked` sees it; 0: none. */
+static inline int
+rig_master(struct rig *rig, int asked, unsigned slot)
+{
+    const struct str words[] = {STR("CLUSTER"), STR("SLOTS")};
+    struct redis_reply *slots = NULL;
+    int found = 0;
+
+    if (redis_command(rig->node[asked], words, 2, &slots, NULL) != ERR_OK)
+        return 0;
+    for (size_t i = 0; i < slots->count; i++) {
+        const struct redis_reply *range = slots->items[i];
+
+        if (slot >= (unsigned)range->items[0]->integer &&
+            slot <= (unsigned)range->items[1]->integer)
+            found = (int)range->items[2]->items[1]->integer - rig->port + 1;
+    }
+    redis_reply_free(&slots);
+    return found;
+}
+
+#endif
