@@ -15,6 +15,7 @@ enum {
     BATCH_MESSAGES_MAX = 100000, /* in one request to a partition */
     WIRE_MAX = 1048576,          /* KAFKA_MESSAGE_MAX, key and framing */
     FLUSH_STEP_MS = 50,
+    ASK_MS_MIN = 1000, /* connecting takes a while */
 };
 
 /* A message's opaque is its number in its partition, from 1: what is acknowledged out of
@@ -124,7 +125,8 @@ conf_make(rd_kafka_conf_t **out, struct kafka_producer *producer,
 
 /* Before the first message: so that all are queued in their partition at once. */
 static enum err
-topic_know(struct kafka_producer *producer, const char *topic, struct why *why)
+topic_know(struct kafka_producer *producer, const char *topic, int64_t ask_ms,
+           struct why *why)
 {
     const rd_kafka_metadata_t *metadata = NULL;
     rd_kafka_resp_err_t code;
@@ -134,7 +136,7 @@ topic_know(struct kafka_producer *producer, const char *topic, struct why *why)
     if (producer->topic == NULL)
         return kafka_error(rd_kafka_last_error(), topic, "cannot be used", why);
     code = rd_kafka_metadata(producer->rk, 0, producer->topic, &metadata,
-                             KAFKA_ASK_MS);
+                             ask_ms < KAFKA_ASK_MS ? (int)ask_ms : KAFKA_ASK_MS);
     if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
         return kafka_error(code, topic, "no broker answers", why);
     if (metadata->topic_cnt != 1)
@@ -169,7 +171,11 @@ kafka_producer_open(struct kafka_producer **out, const struct config *config,
     if (err == ERR_OK)
         err = kafka_new(&producer->rk, RD_KAFKA_PRODUCER, conf, why);
     if (err == ERR_OK)
-        err = topic_know(producer, topic, why);
+        err = topic_know(producer, topic,
+                         config->kafka_delivery_ms_max < ASK_MS_MIN
+                             ? ASK_MS_MIN
+                             : config->kafka_delivery_ms_max,
+                         why);
     if (err != ERR_OK) {
         kafka_producer_close(&producer);
         return err;
