@@ -12,7 +12,8 @@ static int
 report_print(struct buf *report)
 {
     bool good =
-        !report->failed && fwrite(report->p, 1, report->n, stdout) == report->n;
+        !report->failed &&
+        (report->n == 0 || fwrite(report->p, 1, report->n, stdout) == report->n);
 
     return good ? EXIT_GOOD : EXIT_FAILED;
 }
@@ -21,8 +22,10 @@ report_print(struct buf *report)
 static void
 lines_to_json(const struct buf *lines, struct buf *json)
 {
-    const char *at = (const char *)lines->p, *end = at + lines->n;
+    const char *at = (const char *)lines->p, *end = at;
 
+    if (lines->n > 0)
+        end += lines->n;
     buf_add_text(json, "[");
     while (at < end) {
         const char *line_end = memchr(at, '\n', (size_t)(end - at));

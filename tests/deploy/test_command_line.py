@@ -43,7 +43,7 @@ class CommandLine(unittest.TestCase):
     def test_help_lists_every_command_and_each_has_its_own(self):
         names = commands()
         for name in ("run", "judge", "close", "reconcile", "invoice", "campaign", "key", "click",
-                     "dlq", "gen", "doctor", "config", "version", "schema"):
+                     "dlq", "gen", "doctor", "topics", "config", "version", "schema"):
             self.assertIn(name, names)
         for name in names:
             for words in ((name, "--help"), (name, "-h"), (name, "whatever", "--help")):
@@ -68,6 +68,18 @@ class CommandLine(unittest.TestCase):
             self.assertEqual((code, out), (2, ""), name)
             self.sentence(err)
             self.assertIn("--frobnicate", err)
+
+    def test_topics_need_kafka_and_a_configuration_that_can_work(self):
+        for words, named in (
+                (["topics", "create"], "kafka.brokers"), (["topics", "check", "--json"], "kafka.brokers"),
+                (["topics", "check", "--kafka.brokers=127.0.0.1:1", "--kafka.replication=1"], "kafka.min_insync")):
+            code, out, err = run(*words)
+            self.assertEqual((code, out.strip()), (78, "[]" if "--json" in words else ""), words)
+            self.sentence(err)
+            self.assertIn(named, err)
+        code, out, err = run("topics", "--kafka.brokers=127.0.0.1:1")
+        self.assertEqual((code, out), (2, ""))
+        self.sentence(err)
 
     def test_wrong_values_are_named_before_anything_is_opened(self):
         for words, named in (
