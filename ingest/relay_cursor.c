@@ -152,8 +152,10 @@ relay_cursor_open(struct relay_cursor **out, const char *dir, struct clicklog *l
     cursor->partitions = clicklog_partitions(log);
     if (err == ERR_OK)
         err = relay_cursor_clamp(cursor, log, why);
-    if (fd >= 0)
-        (void)close(fd); /* lets the lock go */
+    if (fd >= 0) {
+        (void)flock(fd, LOCK_UN); /* the mapping would keep it */
+        (void)close(fd);
+    }
     *out = cursor;
     if (err != ERR_OK)
         relay_cursor_close(out);
