@@ -11,67 +11,45 @@
 
 #include "common/clock.h"
 #include "common/file.h"
-#include "common/log.h"
 #include "schema/click.h"
 
 enum { SNAPSHOT_RECORDS = 65536 }; /* read before the log's snapshot is let go */
 
-#define LIVE_HOLES_US CLOCK_HOUR_US
-#define LIVE_WAIT_US  CLOCK_DAY_US
-
-/* "1f00:41,2a01:7" to lasts; false if it is no such text. */
-static bool
-lasts_parse(struct part *part, const char *text)
-{
-    part->lasts_n = 0;
-    while (*text != '\0') {
-        struct part_last last;
-        char *end;
-
-        last.incarnation = strtoull(text, &end, 16);
-        if (end == text || *end != ':' || part->lasts_n == PART_INCARNATIONS_MAX)
-            return false;
-        text = end + 1;
-        last.seq = strtoull(text, &end, 10);
-        if (end == text || (*end != ',' && *end != '\0'))
-            return false;
-        part->lasts[part->lasts_n++] = last;
-        text = *end == ',' ? end + 1 : end;
-    }
-    return true;
-}
-
-static void
-lasts_format(const struct part *part, char text[MANIFEST_INCS_MAX])
-{
-    size_t n = 0;
-
-    text[0] = '\0';
-    for (uint32_t i = 0; i < part->lasts_n; i++)
-        n += (size_t)snprintf(text + n, MANIFEST_INCS_MAX - n,
-                              "%s%016" PRIx64 ":%" PRIu64, i == 0 ? "" : ",",
-                              part->lasts[i].incarnation, part->lasts[i].seq);
-    assert(n < MANIFEST_INCS_MAX);
-}
-
 enum err
 archive_part_open(struct part *part, const char *dir, uint32_t partition,
-                  uint64_t roll_bytes, struct why *why)
+                  uint64_t roll_bytes, struct clicklog *log, struct why *why)
 {
-    char label[32];
+    char label[32], incs[MANIFEST_INCS_MAX];
+    struct clicklog_stats stats;
+    uint64_t next = 0;
+    enum err err;
 
-    *part =
-        (struct part){.dir = dir, .partition = partition, .roll_bytes = roll_bytes};
+    clicklog_stats_get(log, &stats);
+
+    *part = (struct part){.dir = dir,
+                          .partition = partition,
+                          .roll_bytes = roll_bytes,
+                          .kafka = clicklog_is_kafka(log),
+                          .log_id = stats.spool_id};
     (void)snprintf(label, sizeof(label), "partition=\"%u\"", partition);
     part->files_total = metric_counter("clickledger_archive_files_total", NULL,
                                        "archive files listed");
     part->bytes_total = metric_counter("clickledger_archive_bytes_total", NULL,
                                        "bytes of archive files listed");
+    part->repeats_total = metric_counter("clickledger_archive_repeats_total", NULL,
+                                         "clicks that came again and were dropped");
     part->lag = metric_gauge("clickledger_archive_lag_clicks", label,
                              "clicks in the log that no listed archive file holds");
     part->broken = metric_gauge("clickledger_archive_broken", label,
                                 "1 while the partition cannot be archived");
-    return archive_part_reset(part, why);
+    part->held_bytes = malloc(CLICKLOG_RECORD_MAX);
+    if (part->held_bytes == NULL)
+        return err_set(why, ERR_NOMEM, "archive: no memory");
+    err = manifest_writer_open(&part->list, dir, partition, &next, incs, why);
+    manifest_writer_close(&part->list);
+    atomic_store(&part->listed, next);
+    /* Of a partition that another archive has, nothing is wanted yet. */
+    return err == ERR_CONFLICT && part->kafka ? ERR_OK : err;
 }
 
 void
@@ -80,16 +58,9 @@ archive_part_close(struct part *part)
     avrofile_abort(&part->file);
     manifest_writer_close(&part->list);
     free(part->live);
+    free(part->held_bytes);
     part->live = NULL;
-}
-
-static void
-live_listed_update(struct part *part)
-{
-    uint64_t at = part->live_n > 0 ? part->live[part->live_first].base
-                                   : atomic_load(&part->listed);
-
-    atomic_store(&part->live_listed, at);
+    part->held_bytes = NULL;
 }
 
 enum err
@@ -101,49 +72,39 @@ archive_part_reset(struct part *part, struct why *why)
 
     avrofile_abort(&part->file);
     manifest_writer_close(&part->list);
+    part->holding = part->placed = part->complete = part->stalled = false;
+    part->down = true;
+    part->heal_until = 0;
     err = manifest_writer_open(&part->list, part->dir, part->partition, &next, incs,
                                why);
     if (err != ERR_OK)
         return err;
-    if (!lasts_parse(part, incs))
+    if (!archive_seqs_parse(&part->seqs, incs))
         return err_set(why, ERR_CORRUPT,
                        "archive list of partition %u: bad incs %.60s",
                        part->partition, incs);
     part->next = next;
+    part->last_us = manifest_writer_through(part->list);
     atomic_store(&part->listed, next);
-    live_listed_update(part);
+    if (!part->kafka) {
+        part->placed = true;
+        part->log_next = part->log_listed = next;
+    }
+    part_live_update(part);
+    part->down = false;
     return ERR_OK;
 }
 
-/* Accepts L + 1 and nothing else: offsets have no room for a click that is left out. */
-static enum err
-continuity_check(struct part *part, const struct clicklog_record *record,
-                 struct why *why)
+void
+archive_part_drop(struct part *part)
 {
-    struct part_last *last = NULL;
-    uint64_t expected;
-
-    for (uint32_t i = 0; i < part->lasts_n; i++)
-        if (part->lasts[i].incarnation == record->incarnation)
-            last = &part->lasts[i];
-    expected = last == NULL ? 0 : last->seq + 1;
-    if (record->seq != expected || record->offset != part->next)
-        return err_set(why, ERR_CORRUPT,
-                       "partition %u, offset %" PRIu64 ": incarnation %016" PRIx64
-                       " goes on with seq %" PRIu64 " instead of %" PRIu64,
-                       part->partition, record->offset, record->incarnation,
-                       record->seq, expected);
-    if (last == NULL) {
-        if (part->lasts_n == PART_INCARNATIONS_MAX) {
-            memmove(part->lasts, part->lasts + 1,
-                    (PART_INCARNATIONS_MAX - 1) * sizeof(*part->lasts));
-            part->lasts_n--;
-        }
-        last = &part->lasts[part->lasts_n++];
-        last->incarnation = record->incarnation;
-    }
-    last->seq = record->seq;
-    return ERR_OK;
+    avrofile_abort(&part->file);
+    manifest_writer_close(&part->list);
+    part->holding = part->placed = part->complete = part->stalled = false;
+    part->live_first = part->live_n = 0;
+    part->log_listed = 0;
+    part_live_update(part);
+    atomic_store(&part->followed, false);
 }
 
 /* "date=2026-11-21/hour=09" of an hour. */
@@ -159,9 +120,29 @@ hour_folder(int64_t hour_us, char *text, size_t size)
 }
 
 static enum err
+file_create(struct part *part, const char *path, const char *schema,
+            struct why *why)
+{
+    char partition[16], incs[MANIFEST_INCS_MAX], log_id[24], log_offset[24];
+
+    (void)snprintf(partition, sizeof(partition), "%u", part->partition);
+    (void)snprintf(log_id, sizeof(log_id), "%016" PRIx64, part->log_id);
+    (void)snprintf(log_offset, sizeof(log_offset), "%" PRIu64, part->open_log_base);
+    archive_seqs_format(&part->seqs, incs);
+    const struct avrofile_meta meta[] = {
+        {"clickledger.partition", str_of(partition)},
+        {"clickledger.last_before", str_of(incs)},
+        {PART_LOG_ID, str_of(log_id)},
+        {PART_LOG_OFFSET, str_of(log_offset)},
+    };
+    return avrofile_create(&part->file, path, schema, AVROFILE_SNAPPY, meta,
+                           part->kafka ? 4 : 2, why);
+}
+
+static enum err
 file_begin(struct part *part, const struct clicklog_record *record, struct why *why)
 {
-    char folder[64], path[FILE_PATH_MAX], incs[MANIFEST_INCS_MAX], partition[16];
+    char folder[64], path[FILE_PATH_MAX];
     const char *schema = click_schema(record->version);
     enum err err;
 
@@ -173,8 +154,9 @@ file_begin(struct part *part, const struct clicklog_record *record, struct why *
     part->hour_us = clock_floor(record->received_us, CLOCK_HOUR_US);
     part->version = record->version;
     part->open = (struct manifest_file){.partition = part->partition,
-                                        .base = record->offset,
+                                        .base = part->next,
                                         .first_received_us = record->received_us};
+    part->open_log_base = record->offset;
     hour_folder(part->hour_us, folder, sizeof(folder));
     (void)snprintf(path, sizeof(path), "%s/%s", part->dir, folder);
     err = file_mkdirs(path, why);
@@ -182,14 +164,7 @@ file_begin(struct part *part, const struct clicklog_record *record, struct why *
         return err;
     (void)snprintf(path, sizeof(path), "%s/%s/part-%u-%" PRIu64 ".avro", part->dir,
                    folder, part->partition, part->open.base);
-    (void)snprintf(partition, sizeof(partition), "%u", part->partition);
-    lasts_format(part, incs);
-    const struct avrofile_meta meta[] = {
-        {"clickledger.partition", str_of(partition)},
-        {"clickledger.last_before", str_of(incs)},
-    };
-    return avrofile_create(&part->file, path, schema, AVROFILE_SNAPPY, meta, 2,
-                           why);
+    return file_create(part, path, schema, why);
 }
 
 static enum err
@@ -202,14 +177,15 @@ list_add(struct part *part, const char *path, struct why *why)
     if (stat(path, &st) != 0)
         return err_set(why, ERR_FATAL, "%s: vanished", path);
     part->open.bytes = (uint64_t)st.st_size;
-    lasts_format(part, incs);
+    archive_seqs_format(&part->seqs, incs);
     err = manifest_add(part->list, &part->open, incs, why);
     if (err != ERR_OK)
         return err;
     atomic_store(&part->listed, part->open.last + 1);
+    part->log_listed = part->open_log_base + part->open.clicks;
     metric_add(part->files_total, 1);
     metric_add(part->bytes_total, (int64_t)part->open.bytes);
-    return part_live_add(part, &part->open, why);
+    return part_live_add(part, &part->open, part->open_log_base, why);
 }
 
 enum err
@@ -238,156 +214,208 @@ part_roll(struct part *part, struct why *why)
     return err;
 }
 
+/* Whether the record cannot go into the open file. */
+static bool
+file_ends(const struct part *part, const struct clicklog_record *record)
+{
+    return clock_floor(record->received_us, CLOCK_HOUR_US) != part->hour_us ||
+           record->version != part->version ||
+           record->offset != part->open_log_base + (part->next - part->open.base) ||
+           avrofile_bytes(part->file) >= part->roll_bytes;
+}
+
 static enum err
 record_take(struct part *part, const struct clicklog_record *record,
             struct why *why)
 {
-    int64_t hour_us = clock_floor(record->received_us, CLOCK_HOUR_US);
     enum err err = ERR_OK;
 
-    if (part->file != NULL &&
-        (hour_us != part->hour_us || record->version != part->version ||
-         avrofile_bytes(part->file) >= part->roll_bytes))
+    if (part->file != NULL && file_ends(part, record))
         err = part_roll(part, why);
     if (err == ERR_OK && part->file == NULL)
         err = file_begin(part, record, why);
     if (err == ERR_OK)
-        err = continuity_check(part, record, why);
-    if (err == ERR_OK)
         err = avrofile_add(part->file, record->p, record->n, why);
     if (err != ERR_OK)
         return err;
-    part->open.last_received_us = record->received_us;
-    part->next = record->offset + 1;
+    archive_seqs_take(&part->seqs, record->incarnation, record->seq);
+    part->open.last_received_us = part->last_us = record->received_us;
+    part->next++;
     return ERR_OK;
 }
 
-enum err
-archive_part_read(struct part *part, struct clicklog_reader *reader,
-                  int64_t limit_us, struct why *why)
+static void
+record_hold(struct part *part, const struct clicklog_record *record)
 {
-    bool more = true;
-    enum err err = ERR_OK;
-
-    while (more && err == ERR_OK) {
-        struct clicklog_record record;
-        uint32_t n = 0;
-
-        more = false;
-        err = clicklog_seek(reader, part->partition, part->next, why);
-        while (err == ERR_OK && n < SNAPSHOT_RECORDS &&
-               (err = clicklog_next(reader, &record, why)) == ERR_OK &&
-               record.received_us < limit_us) {
-            err = record_take(part, &record, why);
-            more = ++n == SNAPSHOT_RECORDS;
-        }
-        clicklog_release(reader);
-    }
-    return err == ERR_AGAIN ? ERR_OK : err;
+    assert(record->n <= CLICKLOG_RECORD_MAX);
+    part->held = *record;
+    memcpy(part->held_bytes, record->p, record->n);
+    part->held.p = part->held_bytes;
+    part->holding = true;
 }
 
-enum err
-part_live_add(struct part *part, const struct manifest_file *file, struct why *why)
+static enum err
+gap_found(struct part *part, const struct clicklog_record *record,
+          uint64_t expected, struct why *why)
 {
-    if (part->live_first > 0 && part->live_first + part->live_n == part->live_cap) {
-        memmove(part->live, part->live + part->live_first,
-                part->live_n * sizeof(*part->live));
-        part->live_first = 0;
-    }
-    if (part->live_n == PART_LIVE_MAX) { /* the oldest goes without */
-        part->live_first++;
-        part->live_n--;
-    }
-    if (part->live_first + part->live_n == part->live_cap) {
-        uint32_t cap = part->live_cap == 0 ? 64 : part->live_cap * 2;
-        struct manifest_file *grown = realloc(part->live, cap * sizeof(*grown));
+    part->stalled = part->kafka;
+    part->gap = (struct part_gap){record->incarnation, expected, record->offset,
+                                  record->received_us};
+    return err_set(why, ERR_CORRUPT,
+                   "partition %u, offset %" PRIu64 ": incarnation %016" PRIx64
+                   " goes on with seq %" PRIu64 " instead of %" PRIu64 "%s",
+                   part->partition, record->offset, record->incarnation,
+                   record->seq, expected,
+                   part->kafka ? "; lost, or older than the topic's retention: "
+                                 "`clickledger relay rewind` sends them again"
+                               : "");
+}
 
-        if (grown == NULL)
-            return err_set(why, ERR_NOMEM, "archive: no memory");
-        part->live = grown;
-        part->live_cap = cap;
+/* Whether the record is passed by: it came before, or it comes again where it is due.
+ * Before what is missing has come, only that, and what belongs before it, is taken. */
+static bool
+record_passed(const struct part *part, const struct clicklog_record *record,
+              enum archive_seq seq, uint64_t expected)
+{
+    if (!part->kafka)
+        return false;
+    if (record->offset < part->heal_until &&
+        (seq == ARCHIVE_SEQ_GAP || record->received_us > part->gap.received_us))
+        return true;
+    /* The second: of an incarnation long forgotten. */
+    return seq == ARCHIVE_SEQ_REPEAT ||
+           (expected == 0 && record->received_us < part->last_us);
+}
+
+/* Over LMDB nothing comes twice, and offsets have no room for a click that is left out. */
+static enum err
+record_step(struct part *part, const struct clicklog_record *record,
+            int64_t limit_us, struct why *why)
+{
+    uint64_t expected;
+    enum archive_seq seq =
+        archive_seqs_look(&part->seqs, record->incarnation, record->seq, &expected);
+
+    if (record_passed(part, record, seq, expected)) {
+        part->log_next = record->offset + 1;
+        metric_add(part->repeats_total, 1);
+        return ERR_OK;
     }
-    part->live[part->live_first + part->live_n++] = *file;
-    live_listed_update(part);
+    if (seq != ARCHIVE_SEQ_NEXT ||
+        (!part->kafka && record->offset != part->log_next))
+        return gap_found(part, record, expected, why);
+    part->log_next = record->offset + 1;
+    if (record->received_us < limit_us)
+        return record_take(part, record, why);
+    record_hold(part, record);
     return ERR_OK;
 }
 
+/* Where in the log the list ends: behind the rows of its last file. Where that is not known,
+ * or not held any more (what came again behind it would be enough), by time: what is not
+ * listed was received since. Either way it is seq that says whether any is missing. */
 static enum err
-live_file(const struct part *part, const struct manifest_file *file,
-          const uint64_t *verdicts, struct why *why)
+place(struct part *part, struct clicklog_reader *reader, struct clicklog *log,
+      struct why *why)
 {
-    char beside[MANIFEST_PATH_MAX + 8], path[FILE_PATH_MAX];
-    struct avrofile_writer *avro = NULL;
-    enum err err;
+    const struct manifest_file *last = manifest_writer_last(part->list);
+    uint64_t first, next;
+    int64_t received_us;
+    enum err err = clicklog_range(log, part->partition, &first, &next, why);
 
-    manifest_beside(file, "live", beside);
-    (void)snprintf(path, sizeof(path), "%s/%s", part->dir, beside);
-    err = avrofile_create(&avro, path, manifest_live_schema, AVROFILE_SNAPPY, NULL,
-                          0, why);
-    for (uint64_t i = 0; i < file->clicks && err == ERR_OK; i++) {
-        uint8_t record[AVRO_LONG_SIZE_MAX];
+    if (err != ERR_OK)
+        return err;
+    if (last != NULL &&
+        part_log_base(part, last, &part->log_next, NULL) == ERR_OK &&
+        part->log_next + last->clicks >= first &&
+        part->log_next + last->clicks <= next)
+        part->log_next += last->clicks;
+    else
+        err = clicklog_since(reader, part->partition, part->last_us,
+                             &part->log_next, &received_us, why);
+    if (err != ERR_OK)
+        return err;
+    part->placed = true;
+    part->log_listed = part->log_next;
+    part_live_update(part);
+    return ERR_OK;
+}
 
-        err = avrofile_add(avro, record,
-                           avro_long_put(record, (int64_t)verdicts[i]), why);
+/* Up to an end: of the log, of the snapshot, or before limit_us. */
+static enum err
+records_read(struct part *part, struct clicklog_reader *reader, int64_t limit_us,
+             struct why *why)
+{
+    struct clicklog_record record;
+    uint32_t n = 0;
+    enum err err = clicklog_seek(reader, part->partition, part->log_next, why);
+
+    while (err == ERR_OK && !part->holding && n < SNAPSHOT_RECORDS &&
+           (err = clicklog_next(reader, &record, why)) == ERR_OK) {
+        err = record_step(part, &record, limit_us, why);
+        n++;
     }
-    if (err == ERR_OK)
-        return avrofile_finish(&avro, NULL, NULL, why);
-    avrofile_abort(&avro);
+    part->more = n == SNAPSHOT_RECORDS;
+    clicklog_release(reader);
+    if (err == ERR_NOTFOUND && part->kafka)
+        return err_set(why, err,
+                       "partition %u: offset %" PRIu64
+                       " is no longer held: the topic's retention "
+                       "(kafka.retention_h) is shorter than the archive's lag",
+                       part->partition, part->log_next);
     return err;
 }
 
-/* ERR_AGAIN: not all there yet. */
+/* The spool counts as we do, or clicks are lost where no gap in seq shows it: behind the
+ * last that came of an incarnation. A mark from before what is taken says nothing. */
 static enum err
-live_one(const struct part *part, struct verdictlog *log,
-         const struct manifest_file *file, struct why *why)
+counts_compare(const struct part *part, const struct clicklog_mark *mark,
+               struct why *why)
 {
-    uint64_t *verdicts = malloc(file->clicks * sizeof(*verdicts));
-    enum err err;
+    uint64_t spool = mark->next[part->partition];
 
-    if (verdicts == NULL)
-        return err_set(why, ERR_NOMEM, "archive: no memory for live verdicts");
-    err = verdictlog_read(log, file->partition, file->base, file->clicks, verdicts,
-                          why);
-    for (uint64_t i = 0; i < file->clicks && err == ERR_OK; i++)
-        if (verdicts[i] == 0)
-            err = ERR_AGAIN;
-    if (err == ERR_OK)
-        err = live_file(part, file, verdicts, why);
-    free(verdicts);
-    return err;
+    if (mark->floor_us <= part->last_us ||
+        (part->next <= spool && !(part->holding && part->next < spool &&
+                                  part->held.received_us >= mark->floor_us)))
+        return ERR_OK;
+    return err_set(why, ERR_CORRUPT,
+                   "partition %u: %" PRIu64
+                   " clicks came before the spool's cut at %" PRId64
+                   " us, the spool has %" PRIu64
+                   ": clicks were lost, or the archive is of another spool",
+                   part->partition, part->next, mark->floor_us, spool);
 }
 
 enum err
-part_live_write(struct part *part, struct verdictlog *verdicts, int64_t now_us,
-                struct why *why)
+archive_part_read(struct part *part, struct clicklog *log,
+                  struct clicklog_reader *reader, int64_t limit_us,
+                  const struct clicklog_mark *mark, struct why *why)
 {
-    uint64_t epoch, next = 0, missing = 0;
     enum err err = ERR_OK;
 
-    if (part->live_n > 0)
-        err = verdictlog_last(verdicts, part->partition, &epoch, &next, why);
-    while (part->live_n > 0 && err == ERR_OK) {
-        const struct manifest_file *file = &part->live[part->live_first];
-        int64_t age_us = now_us - file->last_received_us;
-        bool there = next > file->last;
-
-        if (there)
-            err = live_one(part, verdicts, file, why);
-        if (!there || err == ERR_AGAIN) {
-            err = ERR_OK;
-            if (age_us < (there ? LIVE_HOLES_US : LIVE_WAIT_US))
-                break;
-            missing++;
-        }
-        if (err != ERR_OK)
+    assert(!part->down && !part->stalled);
+    part->complete = part->more = false;
+    if (part->holding && part->held.received_us < limit_us) {
+        part->holding = false;
+        err = record_take(part, &part->held, why);
+    }
+    if (err == ERR_OK && !part->placed)
+        err = place(part, reader, log, why);
+    while (err == ERR_OK && !part->holding) {
+        err = records_read(part, reader, limit_us, why);
+        if (!part->more || part->kafka)
             break;
-        part->live_first++;
-        part->live_n--;
-        live_listed_update(part);
     }
-    if (missing > 0)
-        log_event(LOG_WARN, "archive_live_missing",
-                  LOG_NUMBER("partition", part->partition),
-                  LOG_NUMBER("files", missing));
-    return err;
+    if (err != ERR_OK && err != ERR_AGAIN)
+        return err;
+    part->complete = part->holding || part->next >= mark->next[part->partition];
+    return counts_compare(part, mark, why);
+}
+
+void
+archive_part_heal(struct part *part, uint64_t log_offset)
+{
+    assert(part->stalled);
+    part->stalled = false;
+    part->heal_until = log_offset;
 }

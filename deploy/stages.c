@@ -149,7 +149,7 @@ path_start(struct stages *stages, struct why *why)
 
     if ((stages->which & STAGE_ARCHIVE) != 0)
         err = archive_start(&stages->archive, config, stages->archive_dir,
-                            stages->log, stages->verdicts, why);
+                            stages->log, stages->verdicts, NULL, why);
     if (err == ERR_OK && (stages->which & STAGE_AGGREGATE) != 0) {
         const struct aggregate_deps deps = {
             .log = stages->log,

@@ -79,6 +79,11 @@ enum err manifest_writer_open(struct manifest_writer **out, const char *dir,
                               uint32_t partition, uint64_t *next,
                               char incs[MANIFEST_INCS_MAX], struct why *why);
 void manifest_writer_close(struct manifest_writer **writer);
+/* Every click of the partition received before it is listed; 0: none is. */
+int64_t manifest_writer_through(const struct manifest_writer *writer);
+/* The last file listed; NULL: none is. */
+const struct manifest_file *
+manifest_writer_last(const struct manifest_writer *writer);
 /* ERR_CONFLICT if file->base is not the expected next. Durable on return. */
 enum err manifest_add(struct manifest_writer *writer,
                       const struct manifest_file *file, const char *incs,

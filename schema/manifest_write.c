@@ -15,6 +15,7 @@ struct manifest_writer {
     int fd;
     bool broken; /* the end of the list on disk is unknown */
     struct manifest_state state;
+    struct manifest_file last; /* path "": none */
     off_t size;
     char path[FILE_PATH_MAX];
 };
@@ -69,6 +70,7 @@ list_mend(struct manifest_writer *writer, struct str text,
                            wrong);
         if (!line.is_file)
             continue;
+        writer->last = line.file;
         if (line.incs.n > 0)
             memcpy(incs, line.incs.p, line.incs.n);
         incs[line.incs.n] = '\0';
@@ -126,6 +128,18 @@ manifest_writer_close(struct manifest_writer **writer)
     *writer = NULL;
 }
 
+int64_t
+manifest_writer_through(const struct manifest_writer *writer)
+{
+    return writer->state.through_us;
+}
+
+const struct manifest_file *
+manifest_writer_last(const struct manifest_writer *writer)
+{
+    return writer->last.path[0] == '\0' ? NULL : &writer->last;
+}
+
 /* Appends and syncs; on failure the list is cut back to what it was. After a failed sync
  * nobody knows what the disk holds, so the writer is broken until it is opened anew. */
 static enum err
@@ -179,6 +193,8 @@ line_put(struct manifest_writer *writer, const struct manifest_line *line,
                       writer->path, line->is_file ? line->file.path : "through");
     else
         err = line_append(writer, &text, &after, why);
+    if (err == ERR_OK && line->is_file)
+        writer->last = line->file;
     buf_free(&text);
     return err;
 }

@@ -139,7 +139,7 @@ start(const struct store *s)
     struct archive *archive;
 
     MUST(archive_start(&archive, &s->f.config, s->f.archive, s->log, s->verdicts,
-                       why));
+                       NULL, why));
     return archive;
 }
 
