@@ -468,8 +468,9 @@ part_read(struct part *part, struct tools *tools)
     if (counted)
         batch_done(part, tools, &seqs, n);
     source_release(part->source, tools->reader);
-    if (err == ERR_NOTFOUND && clicklog_is_kafka(part->shared->deps.log)) {
-        part_stall(part, "retention", &why);
+    if ((err == ERR_NOTFOUND || err == ERR_CORRUPT) &&
+        clicklog_is_kafka(part->shared->deps.log)) {
+        part_stall(part, err == ERR_NOTFOUND ? "retention" : "read", &why);
         part->retry_us = tools->now_us + CLOCK_SECOND_US;
     } else if (err != ERR_OK) {
         part_trouble(part, TROUBLE_READ, "read", &why);

@@ -137,8 +137,9 @@ model_partition(struct model *model, struct rig *rig, uint32_t p)
 
         must(click_decode(&click, record.p, record.n, record.version, NULL, &why),
              &why);
-        must(verdictlog_read(rig->verdicts, p, record.offset, 1, &verdict, &why),
-             &why);
+        uint64_t at = rig->kafka ? rig->at[p][record.offset] : record.offset;
+
+        must(verdictlog_read(rig->verdicts, p, at, 1, &verdict, &why), &why);
         assert_true(verdict != 0);
         v = verdict_unpack(verdict);
         if (v.reason != REASON_unknown_campaign)

@@ -39,6 +39,11 @@ struct rig {
     struct redis *redis; /* the test's own connection */
     uint64_t made;
     bool known_only; /* no clicks of an unknown campaign */
+    /* With Kafka log is the spool; of its offsets and of the topic's: */
+    bool kafka;
+    uint64_t *at[PARTITIONS]; /* where the topic has a click of the spool */
+    uint64_t sent[PARTITIONS], end[PARTITIONS]; /* of the spool; the topic's end */
+    struct str hot_ip; /* whose address all clicks have, unless empty */
 };
 
 static inline void
@@ -173,8 +178,9 @@ rig_aggregate(struct rig *rig, struct aggregate **out)
     must(aggregate_start(out, &rig->config, &deps, &why), &why);
 }
 
+/* All but the aggregate. */
 static inline void
-rig_open(struct rig *rig)
+rig_prepare(struct rig *rig)
 {
     struct clicklog_config cfg = {.partitions = PARTITIONS,
                                   .map_bytes = 1 << 30,
@@ -212,6 +218,12 @@ rig_open(struct rig *rig)
     must(verdictlog_open(&rig->verdicts, path, 1 << 30, false, &why), &why);
     must(ruleset_open(&rig->rules, NULL, rig->data, &why), &why);
     master_make(rig);
+}
+
+static inline void
+rig_open(struct rig *rig)
+{
+    rig_prepare(rig);
     rig_aggregate(rig, &rig->aggregate);
 }
 
@@ -273,7 +285,7 @@ click_make(struct rig *rig, struct made *made, struct clicklog_entry *entry)
     click.user_id = text_of(user, "user-", 3000);
     if (rand() % 2 == 0)
         click.ad_group_id = text_of(group, "group-", 5);
-    click.ip = (struct str){(const char *)ip, 4};
+    click.ip = rig->hot_ip.n > 0 ? rig->hot_ip : (struct str){(const char *)ip, 4};
     click.remote = click.ip;
     click.user_agent = str_of(agents[rand() % 4]);
     click.country = rand() % 2 == 0 ? STR("DE") : STR("IN");
@@ -311,6 +323,8 @@ log_next(struct rig *rig, uint32_t partition)
     uint64_t first, next;
     struct why why = {""};
 
+    if (rig->kafka)
+        return rig->end[partition];
     must(clicklog_range(rig->log, partition, &first, &next, &why), &why);
     return next;
 }
