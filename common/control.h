@@ -32,6 +32,7 @@ struct control_spool {
     bool closed; /* it stopped cleanly; the next start opens it again */
 };
 
+/* config outlives it. Needs no broker: the topic is followed once one answers. */
 enum err control_open(struct control **out, const struct config *config,
                       uint32_t partitions, struct why *why);
 void control_close(struct control **control);

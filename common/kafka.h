@@ -114,6 +114,8 @@ enum err kafka_consumer_open(struct kafka_consumer **out,
                              const struct config *config, const char *topic,
                              const char *name, struct why *why);
 void kafka_consumer_close(struct kafka_consumer **consumer);
+/* Of the topic, as of the open. */
+uint32_t kafka_consumer_partitions(const struct kafka_consumer *consumer);
 /* Follows partition from offset on; again: from there. */
 enum err kafka_consumer_follow(struct kafka_consumer *consumer, int32_t partition,
                                uint64_t offset, struct why *why);

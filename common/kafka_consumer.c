@@ -142,6 +142,12 @@ kafka_consumer_close(struct kafka_consumer **consumer)
     *consumer = NULL;
 }
 
+uint32_t
+kafka_consumer_partitions(const struct kafka_consumer *consumer)
+{
+    return (uint32_t)consumer->partitions;
+}
+
 /* --- partitions --- */
 
 static enum err

@@ -7,9 +7,8 @@
 #include <string.h>
 
 #include "common/hash.h"
-#include "common/lmdbenv.h"
+#include "common/verdictlog_impl.h"
 
-enum table { TABLE_BLOCKS, TABLE_PARTITIONS, TABLES_N };
 enum { KEY_SIZE = 18, TRIM_BLOCKS = 4096 };
 
 /* Key: partition u16, base u64, epoch u64, big endian. */
@@ -27,11 +26,6 @@ struct header {
 struct partition {
     uint64_t epoch; /* the highest ever recorded */
     uint64_t next;  /* the offset after the last verdict */
-};
-
-struct verdictlog {
-    struct lmdbenv env;
-    bool read_only;
 };
 
 static struct key
@@ -88,9 +82,8 @@ enum err
 verdictlog_open(struct verdictlog **out, const char *dir, uint64_t map_bytes,
                 bool read_only, struct why *why)
 {
-    static const char *const tables[TABLES_N] = {"blocks", "partitions"};
-    struct lmdbenv_config cfg = {dir,      map_bytes, tables,
-                                 TABLES_N, read_only, false};
+    static const char *const tables[] = {"blocks", "partitions"};
+    struct lmdbenv_config cfg = {dir, map_bytes, tables, 2, read_only, false};
     struct verdictlog *log = calloc(1, sizeof(*log));
     enum err err;
 
@@ -112,6 +105,7 @@ verdictlog_close(struct verdictlog **log)
 {
     if (*log == NULL)
         return;
+    verdictlog_kafka_close(*log);
     lmdbenv_close(&(*log)->env);
     free(*log);
     *log = NULL;
@@ -123,7 +117,7 @@ partition_get(struct verdictlog *log, MDB_txn *txn, uint32_t partition,
 {
     uint8_t id[2] = {(uint8_t)(partition >> 8), (uint8_t)partition};
     MDB_val key = {sizeof(id), id}, value;
-    int rc = mdb_get(txn, log->env.tables[TABLE_PARTITIONS], &key, &value);
+    int rc = mdb_get(txn, log->env.tables[VERDICTLOG_PARTITIONS], &key, &value);
 
     *out = (struct partition){0};
     if (rc == MDB_NOTFOUND)
@@ -149,19 +143,27 @@ partition_put(struct verdictlog *log, MDB_txn *txn,
         return rc;
     now.epoch = now.epoch > block->epoch ? now.epoch : block->epoch;
     now.next = now.next > next ? now.next : next;
-    return mdb_put(txn, log->env.tables[TABLE_PARTITIONS], &key, &value, 0);
+    return mdb_put(txn, log->env.tables[VERDICTLOG_PARTITIONS], &key, &value, 0);
 }
 
-/* A block is a fact: the same again is no change, another one is refused. */
+/* A block is a fact: the same again is no change, another one is refused. *replace: it is
+ * the same with more at its end, and that is allowed. */
 static enum err
 block_same(const struct verdictlog *log, const struct verdictlog_block *block,
-           const MDB_val *stored, struct why *why)
+           const MDB_val *stored, bool longer, bool *replace, struct why *why)
 {
-    size_t bytes = (size_t)block->count * 8;
+    size_t bytes = (size_t)block->count * 8, old = 0;
     const uint8_t *p = stored->mv_data;
+    bool same;
 
-    if (stored->mv_size == sizeof(struct header) + bytes &&
-        memcmp(p + sizeof(struct header), block->verdicts, bytes) == 0)
+    *replace = false;
+    if (stored->mv_size >= sizeof(struct header))
+        old = stored->mv_size - sizeof(struct header);
+    same = (longer || old == bytes) &&
+           memcmp(p + sizeof(struct header), block->verdicts,
+                  old < bytes ? old : bytes) == 0;
+    *replace = same && old < bytes;
+    if (same)
         return ERR_OK;
     return err_set(why, ERR_CONFLICT,
                    "%s: partition %u, offset %" PRIu64 ", epoch %" PRIu64
@@ -169,21 +171,28 @@ block_same(const struct verdictlog *log, const struct verdictlog_block *block,
                    log->env.dir, block->partition, block->base, block->epoch);
 }
 
-static enum err
-block_put(struct verdictlog *log, MDB_txn *txn,
-          const struct verdictlog_block *block, struct why *why)
+enum err
+verdictlog_block_put(struct verdictlog *log, MDB_txn *txn,
+                     const struct verdictlog_block *block, bool longer,
+                     struct why *why)
 {
     struct key id = key_make(block->partition, block->base, block->epoch);
     struct header header = {block->count, 0, 0};
     size_t bytes = (size_t)block->count * 8;
     MDB_val key = {sizeof(id.b), id.b}, value = {sizeof(header) + bytes, NULL};
+    MDB_dbi blocks = log->env.tables[VERDICTLOG_BLOCKS];
     uint8_t *out;
-    int rc;
+    int rc = mdb_put(txn, blocks, &key, &value, MDB_RESERVE | MDB_NOOVERWRITE);
 
-    rc = mdb_put(txn, log->env.tables[TABLE_BLOCKS], &key, &value,
-                 MDB_RESERVE | MDB_NOOVERWRITE);
-    if (rc == MDB_KEYEXIST)
-        return block_same(log, block, &value, why);
+    if (rc == MDB_KEYEXIST) {
+        bool replace;
+        enum err err = block_same(log, block, &value, longer, &replace, why);
+
+        if (!replace)
+            return err;
+        value = (MDB_val){sizeof(header) + bytes, NULL};
+        rc = mdb_put(txn, blocks, &key, &value, MDB_RESERVE);
+    }
     if (rc != 0)
         return lmdbenv_error(rc, "cannot write verdicts", log->env.dir, why);
     out = value.mv_data;
@@ -194,8 +203,8 @@ block_put(struct verdictlog *log, MDB_txn *txn,
     return lmdbenv_error(rc, "cannot write verdicts", log->env.dir, why);
 }
 
-static enum err
-block_valid(const struct verdictlog_block *block, struct why *why)
+enum err
+verdictlog_block_valid(const struct verdictlog_block *block, struct why *why)
 {
     if (block->count < 1 || block->count > VERDICTLOG_BLOCK_MAX)
         return err_set(why, ERR_INVALID, "verdictlog: a block of %u, not 1..%d",
@@ -209,8 +218,9 @@ block_valid(const struct verdictlog_block *block, struct why *why)
     return ERR_OK;
 }
 
-static enum err
-commit(struct verdictlog *log, MDB_txn *txn, uint64_t bytes, struct why *why)
+enum err
+verdictlog_commit(struct verdictlog *log, MDB_txn *txn, uint64_t bytes,
+                  struct why *why)
 {
     int rc = mdb_txn_commit(txn);
 
@@ -232,21 +242,23 @@ verdictlog_append(struct verdictlog *log, const struct verdictlog_block *blocks,
 
     assert(!log->read_only);
     for (size_t i = 0; i < n && err == ERR_OK; i++)
-        err = block_valid(&blocks[i], why);
+        err = verdictlog_block_valid(&blocks[i], why);
     if (err != ERR_OK || n == 0)
         return err;
+    if (log->kafka != NULL)
+        return verdictlog_kafka_append(log, blocks, n, why);
     rc = mdb_txn_begin(log->env.env, NULL, 0, &txn);
     if (rc != 0)
         return lmdbenv_error(rc, "cannot begin to write", log->env.dir, why);
     for (size_t i = 0; i < n && err == ERR_OK; i++) {
-        err = block_put(log, txn, &blocks[i], why);
+        err = verdictlog_block_put(log, txn, &blocks[i], false, why);
         bytes += (uint64_t)blocks[i].count * 8;
     }
     if (err != ERR_OK) {
         mdb_txn_abort(txn);
         return err;
     }
-    return commit(log, txn, bytes, why);
+    return verdictlog_commit(log, txn, bytes, why);
 }
 
 /* A span of offsets that is being read, with the epoch that has won each so far. */
@@ -337,7 +349,7 @@ verdictlog_read(struct verdictlog *log, uint32_t partition, uint64_t from, size_
     err = lmdbenv_read_begin(&log->env, &txn, why);
     if (err == ERR_OK)
         err = lmdbenv_error(
-            mdb_cursor_open(txn, log->env.tables[TABLE_BLOCKS], &cursor),
+            mdb_cursor_open(txn, log->env.tables[VERDICTLOG_BLOCKS], &cursor),
             "cannot read verdicts", log->env.dir, why);
     if (err == ERR_OK)
         err = span_read(log, cursor, &span, why);
@@ -375,7 +387,7 @@ trim_some(struct verdictlog *log, MDB_txn *txn, uint32_t partition, uint64_t off
     MDB_cursor *cursor;
     MDB_val key = {sizeof(from->b), from->b}, value;
     uint64_t base, epoch;
-    int rc = mdb_cursor_open(txn, log->env.tables[TABLE_BLOCKS], &cursor);
+    int rc = mdb_cursor_open(txn, log->env.tables[VERDICTLOG_BLOCKS], &cursor);
 
     *deleted = 0;
     if (rc != 0)
@@ -419,7 +431,7 @@ verdictlog_trim(struct verdictlog *log, uint32_t partition, uint64_t offset,
             mdb_txn_abort(txn);
             return lmdbenv_error(rc, "cannot trim", log->env.dir, why);
         }
-        err = commit(log, txn, 0, why);
+        err = verdictlog_commit(log, txn, 0, why);
     }
     return err;
 }

@@ -52,6 +52,10 @@ enum err verdictlog_last(struct verdictlog *log, uint32_t partition,
  *
  *   value: u32 magic "CLV1", u32 count, u64 base, u64 epoch, u64 XXH3 of the rest seeded
  *          with the three before it, count x u64; little endian. Timestamp: the wall clock.
+ *
+ * What was appended is in the copy only once it was followed: verdictlog_read and _last
+ * need a verdictlog_follow after the append. A damaged message is skipped and logged once.
+ * One process a DIR (ERR_CONFLICT); config outlives the log. The open needs the brokers.
  */
 struct config;
 enum err verdictlog_open_kafka(struct verdictlog **out, const struct config *config,
@@ -59,9 +63,12 @@ enum err verdictlog_open_kafka(struct verdictlog **out, const struct config *con
                                struct why *why);
 /* Kafka: follows a partition from what was written at or after since_us on (0: all that
  * is held), and returns when all that the topic had on entry is here. Again with the same
- * or a later since_us: waits for what is new. Without Kafka: ERR_OK. */
+ * or a later since_us: waits for what is new; with an earlier one: begins there again.
+ * What is older than since_us need not be there. ERR_AGAIN: brokers away, or somebody left
+ * the partition meanwhile. Without Kafka: ERR_OK. */
 enum err verdictlog_follow(struct verdictlog *log, uint32_t partition,
                            int64_t since_us, struct why *why);
+/* For all that follow it in this process; the next verdictlog_follow goes on. */
 void verdictlog_leave(struct verdictlog *log, uint32_t partition);
 /* Removes whole blocks below offset. */
 enum err verdictlog_trim(struct verdictlog *log, uint32_t partition,
