@@ -18,10 +18,29 @@
 
 const struct command commands[] = {
     {"run", "every stage in one process",
-     "Usage: clickledger run [--config FILE]\n\n" RUN_USAGE, command_run},
+     "Usage: clickledger run [--without STAGE[,STAGE]] [--config FILE]\n\n"
+     "  --without STAGE         leaves out ingest, relay, aggregate, archive, "
+     "dashboard or\n"
+     "                          scheduler, which then runs elsewhere\n" RUN_USAGE,
+     command_run},
     {"ingest", "only the HTTP API that takes clicks",
      "Usage: clickledger ingest [--config FILE]\n\n" RUN_USAGE, command_run},
-    {"aggregate", "only the fast path, reading the log of this machine",
+    {"relay", "only the sending of the log to Kafka; status, rewind, forget",
+     "Usage: clickledger relay [--config FILE]\n"
+     "       clickledger relay status [--json]\n"
+     "       clickledger relay rewind [--partition P] [--offset N]\n"
+     "       clickledger relay forget SPOOL\n\n"
+     "  status           how far the log is sent, and the archive\n"
+     "  rewind           sends again what Kafka has lost: from offset N of the "
+     "log\n"
+     "                   on, or from the first click that is not archived; "
+     "readers\n"
+     "                   drop what they have\n"
+     "  forget SPOOL     a log whose machine is gone for good: another may take "
+     "over\n"
+     "  --partition P    only this one (default: all)\n\n" RUN_USAGE,
+     command_relay},
+    {"aggregate", "only the fast path; with Kafka, one of several",
      "Usage: clickledger aggregate [--config FILE]\n\n" RUN_USAGE, command_run},
     {"archive", "only the archive's writer",
      "Usage: clickledger archive [--config FILE]\n\n" RUN_USAGE, command_run},

@@ -64,6 +64,8 @@ void progress_end(struct progress *progress);
 
 /* The commands, by the room that they front. */
 int command_run(const struct command *c, struct config *config, struct args *args);
+int command_relay(const struct command *c, struct config *config,
+                  struct args *args);
 int command_campaign(const struct command *c, struct config *config,
                      struct args *args);
 int command_key(const struct command *c, struct config *config, struct args *args);

@@ -8,25 +8,30 @@
 #include "common/log.h"
 #include "deploy/stages.h"
 
+/* The stages of a command: one, or all but those named by --without; 0: wrong use. */
 static unsigned
-stages_of(const char *name)
+stages_of(const struct command *c, struct args *args)
 {
-    static const struct {
-        const char *name;
-        unsigned which;
-    } table[] = {
-        {"run", STAGE_ALL},
-        {"ingest", STAGE_INGEST},
-        {"aggregate", STAGE_AGGREGATE},
-        {"archive", STAGE_ARCHIVE},
-        {"dashboard", STAGE_DASHBOARD},
-    };
+    bool all = strcmp(c->name, "run") == 0;
+    const char *without = all ? args_text(args, "--without") : NULL;
+    unsigned which = all ? STAGE_ALL : stage_of(c->name);
+    char name[32];
 
-    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
-        if (strcmp(table[i].name, name) == 0)
-            return table[i].which;
+    while (without != NULL && *without != '\0') {
+        size_t n = strcspn(without, ",");
+
+        (void)snprintf(name, sizeof(name), "%.*s", (int)n, without);
+        if (stage_of(name) == 0) {
+            fprintf(stderr,
+                    "clickledger run: --without %s: say ingest, relay, aggregate, "
+                    "archive, dashboard or scheduler, several by comma\n",
+                    name);
+            return 0;
+        }
+        which &= ~stage_of(name);
+        without += n + (without[n] == ',');
     }
-    return STAGE_ALL;
+    return which;
 }
 
 int
@@ -37,7 +42,8 @@ command_run(const struct command *c, struct config *config, struct args *args)
     sigset_t signals;
     int got = 0;
 
-    if (!args_done(args, c))
+    unsigned which = stages_of(c, args);
+    if (!args_done(args, c) || which == 0)
         return EXIT_USAGE;
     /* Every thread inherits the mask, so that only this one takes the signals. */
     (void)sigemptyset(&signals);
@@ -45,7 +51,7 @@ command_run(const struct command *c, struct config *config, struct args *args)
     (void)sigaddset(&signals, SIGTERM);
     (void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
     int64_t began_us = clock_mono_us();
-    enum err err = stages_start(&stages, config, stages_of(c->name), &why);
+    enum err err = stages_start(&stages, config, which, &why);
     if (err != ERR_OK)
         return command_failed(c, err, &why);
     log_event(

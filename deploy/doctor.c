@@ -6,18 +6,22 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include "billing/judge.h"
 #include "common/buf.h"
 #include "common/clicklog.h"
 #include "common/clock.h"
+#include "common/control.h"
 #include "common/file.h"
+#include "common/kafka.h"
 #include "common/pg.h"
 #include "common/redis.h"
 #include "deploy/stages.h"
 #include "schema/manifest.h"
 #include "schema/migrate.h"
 #include "schema/rediskeys.h"
+#include "schema/topics.h"
 
 enum {
     EVENTS_SHOWN = 10,
@@ -27,6 +31,8 @@ enum {
     JUDGE_SLACK_S = 7200,
     LAG_MAX = 1000000,
     DISK_FREE_PERCENT_MIN = 5,
+    RELAY_SLACK_S = 60,
+    RELAY_HEAR_US = 10000000,
 };
 
 enum finding { FINDING_GOOD, FINDING_NOTE, FINDING_BAD };
@@ -34,6 +40,8 @@ enum finding { FINDING_GOOD, FINDING_NOTE, FINDING_BAD };
 struct doctor {
     const struct config *config;
     struct clicklog *log;
+    uint64_t
+        ends[CLICKLOG_PARTITIONS_MAX]; /* of what aggregate reads; 0: unknown */
     struct buf out;
     bool json;
     unsigned findings, bad;
@@ -83,6 +91,16 @@ disk_look(struct doctor *doctor)
 }
 
 static void
+ends_take(struct doctor *doctor)
+{
+    uint64_t first, next;
+
+    for (uint32_t p = 0; p < clicklog_partitions(doctor->log); p++)
+        if (clicklog_range(doctor->log, p, &first, &next, NULL) == ERR_OK)
+            doctor->ends[p] = next;
+}
+
+static void
 log_look(struct doctor *doctor)
 {
     char dir[FILE_PATH_MAX], text[512];
@@ -97,10 +115,17 @@ log_look(struct doctor *doctor)
         .bytes_max = (uint64_t)doctor->config->clicklog_bytes_max,
         .read_only = true,
     };
+    if (kafka_wanted(doctor->config) && access(dir, F_OK) != 0) {
+        say(doctor, FINDING_NOTE, "log", "no spool here: ingest runs elsewhere",
+            "");
+        return;
+    }
     if (clicklog_open(&doctor->log, &cfg, &why) != ERR_OK) {
         say(doctor, FINDING_BAD, "log", why.text, "start `clickledger run`");
         return;
     }
+    if (!kafka_wanted(doctor->config))
+        ends_take(doctor);
     clicklog_stats_get(doctor->log, &stats);
     bool full = stats.bytes_used > cfg.bytes_max / 10 * 9;
     (void)snprintf(text, sizeof(text), "%llu MB of %llu MB",
@@ -109,6 +134,91 @@ log_look(struct doctor *doctor)
     say(doctor, full ? FINDING_BAD : FINDING_GOOD, "log", text,
         full ? "the archive does not keep up, or clicklog.bytes_max is too small"
              : "");
+}
+
+static void
+topics_look(struct doctor *doctor)
+{
+    struct buf report = BUF_MAX(EVENTS_BYTES_MAX);
+    struct why why = {{0}};
+    enum err err = topics_check(doctor->config, false, &report, &why);
+
+    if (err == ERR_OK) {
+        say(doctor, FINDING_GOOD, "kafka", "the topics keep the promise", "");
+    } else if (err == ERR_INVALID) {
+        buf_add(&report, "", 1);
+        say(doctor, FINDING_BAD, "kafka",
+            report.failed ? why.text : (char *)report.p,
+            "see `clickledger topics check`");
+    } else {
+        say(doctor, FINDING_BAD, "kafka", why.text,
+            "start the brokers: meanwhile clicks are answered 503, or, with "
+            "ingest.ack local, wait in the log");
+    }
+    buf_free(&report);
+}
+
+static void
+topic_ends_take(struct doctor *doctor)
+{
+    struct kafka_consumer *consumer = NULL;
+    char topic[KAFKA_NAME_MAX + 1];
+    uint64_t first;
+
+    kafka_topic_name(doctor->config, "raw_clicks", topic);
+    if (kafka_consumer_open(&consumer, doctor->config, topic, "doctor", NULL) !=
+        ERR_OK)
+        return;
+    for (int32_t p = 0; p < doctor->config->clicklog_partitions; p++)
+        if (kafka_consumer_range(consumer, p, &first, &doctor->ends[p], NULL) !=
+            ERR_OK)
+            break;
+    kafka_consumer_close(&consumer);
+}
+
+static void
+relay_look(struct doctor *doctor)
+{
+    struct control *control = NULL;
+    struct control_spool spool;
+    struct why why = {{0}};
+    char text[256], until[CLOCK_TEXT_SIZE];
+    enum err err =
+        control_open(&control, doctor->config,
+                     (uint32_t)doctor->config->clicklog_partitions, &why);
+
+    if (err == ERR_OK)
+        err = control_sync(control, RELAY_HEAR_US, &why);
+    if (err == ERR_OK)
+        err = control_spool_get(control, &spool, &why);
+    control_close(&control);
+    if (err != ERR_OK) {
+        say(doctor, FINDING_BAD, "relay", why.text, "start the relay stage");
+        return;
+    }
+    int64_t age_us = clock_now_us() - spool.mark.floor_us;
+    (void)snprintf(text, sizeof(text), "all received before %s is in Kafka%s",
+                   clock_format_ms(spool.mark.floor_us / 1000, until),
+                   spool.closed ? "; it was stopped then" : "");
+    bool bad = age_us > RELAY_SLACK_S * CLOCK_SECOND_US;
+    say(doctor, bad ? FINDING_BAD : FINDING_GOOD, "relay", text,
+        bad ? "no hour is judged past that: start the relay stage, or, if its "
+              "machine is gone for good, `clickledger relay forget`"
+            : "");
+}
+
+static void
+kafka_look(struct doctor *doctor)
+{
+    unsigned bad = doctor->bad;
+
+    if (!kafka_wanted(doctor->config))
+        return;
+    topics_look(doctor);
+    if (doctor->bad > bad)
+        return;
+    topic_ends_take(doctor);
+    relay_look(doctor);
 }
 
 /* Since when the archive stage runs: its lock file is written at its start. */
@@ -202,7 +312,6 @@ owner_look(struct doctor *doctor, struct redis *redis, uint32_t partition,
 {
     char key[REDISKEY_MAX], text[64];
     struct redis_reply *reply = NULL;
-    uint64_t first = 0, next = 0;
     const struct str words[] = {STR("HGETALL"),
                                 {key, rediskey_owner(key, partition)}};
     enum err err = redis_command(redis, words, 2, &reply, why);
@@ -214,10 +323,8 @@ owner_look(struct doctor *doctor, struct redis *redis, uint32_t partition,
     uint64_t offset =
         strtoull(field_of(reply, "offset", text, sizeof(text)), NULL, 10);
     live->absent += reply->count == 0;
-    if (doctor->log != NULL &&
-        clicklog_range(doctor->log, partition, &first, &next, why) == ERR_OK &&
-        next > offset)
-        live->behind += next - offset;
+    if (doctor->ends[partition] > offset)
+        live->behind += doctor->ends[partition] - offset;
     redis_reply_free(&reply);
     return ERR_OK;
 }
@@ -409,6 +516,7 @@ command_doctor(const struct command *c, struct config *config, struct args *args
         return EXIT_USAGE;
     disk_look(&doctor);
     log_look(&doctor);
+    kafka_look(&doctor);
     archive_look(&doctor);
     redis_look(&doctor);
     judge_look(&doctor);

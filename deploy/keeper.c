@@ -93,13 +93,17 @@ received_follow(struct keeper *keeper)
         log_event(LOG_WARN, "received_not_stored", LOG_TEXT("why", why.text));
 }
 
-/* What is archived: by this process, or, as its lists say, by another. */
+/* What is archived: by this process, or, as the topic or its lists say, by another. */
 static void
 listed_get(const struct stages *stages, uint64_t *listed)
 {
     struct manifest manifest;
     struct why why;
 
+    if (stages->archive == NULL && stages->control != NULL) {
+        control_archived_get(stages->control, listed);
+        return;
+    }
     for (uint32_t p = 0;
          stages->archive != NULL && p < clicklog_partitions(stages->log); p++)
         listed[p] = archive_listed(stages->archive, p);
@@ -125,21 +129,38 @@ log_trim(struct keeper *keeper)
     listed_get(stages, listed);
     for (uint32_t p = 0; p < clicklog_partitions(stages->log); p++) {
         uint64_t first = 0, next = 0;
-        struct why why;
-        if (clicklog_range(stages->log, p, &first, &next, &why) != ERR_OK)
-            continue;
-        if (stages->aggregate != NULL && stages->archive != NULL) {
-            uint64_t live = archive_live_listed(stages->archive, p);
-            (void)verdictlog_trim(stages->verdicts, p, live < first ? live : first,
-                                  &why);
-        }
-        if (stats.bytes_used <= keep)
+
+        if (stats.bytes_used <= keep ||
+            clicklog_range(stages->log, p, &first, &next, NULL) != ERR_OK)
             continue;
         double over = (double)(stats.bytes_used - keep) / (double)stats.bytes_used;
         uint64_t below = first + (uint64_t)((double)(next - first) * over);
         trim.below[p] = below < listed[p] ? below : listed[p];
     }
     ingest_trim_request(stages->ingest, &trim);
+}
+
+/* Verdicts whose clicks have left the log, and which stand in the archive; with Kafka, a
+ * copy's verdicts whose clicks have left the topic. */
+static void
+verdicts_trim(const struct stages *stages)
+{
+    bool kafka = stages->control != NULL;
+    struct clicklog *log =
+        stages->aggregate_log != NULL ? stages->aggregate_log : stages->archive_log;
+
+    if (stages->verdicts == NULL || log == NULL ||
+        (!kafka && (stages->aggregate == NULL || stages->archive == NULL)))
+        return;
+    for (uint32_t p = 0; p < clicklog_partitions(log); p++) {
+        uint64_t first = 0, next = 0;
+
+        if (clicklog_range(log, p, &first, &next, NULL) != ERR_OK)
+            continue;
+        if (!kafka && archive_live_listed(stages->archive, p) < first)
+            first = archive_live_listed(stages->archive, p);
+        (void)verdictlog_trim(stages->verdicts, p, first, NULL);
+    }
 }
 
 static bool
@@ -175,8 +196,11 @@ stages_keeper(void *ctx)
             rules_follow(&keeper);
         if (stages->ingest != NULL && due(&keeper.store_us, STORE_EVERY_S))
             received_follow(&keeper);
-        if (stages->ingest != NULL && due(&keeper.trim_us, TRIM_EVERY_S))
+        if (!due(&keeper.trim_us, TRIM_EVERY_S))
+            continue;
+        if (stages->ingest != NULL)
             log_trim(&keeper);
+        verdicts_trim(stages);
     }
     pg_close(&keeper.pg);
     return NULL;

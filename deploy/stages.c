@@ -11,11 +11,12 @@
 
 #include "common/clock.h"
 #include "common/file.h"
+#include "common/kafka.h"
 #include "common/log.h"
 #include "common/pg.h"
 #include "schema/migrate.h"
 
-enum { VERDICTS_MAP_GIB = 1024, NAP_US = 50000 };
+enum { NAP_US = 50000 };
 
 bool
 stages_sleep(struct stages *stages, int64_t us)
@@ -49,27 +50,55 @@ stage_hold(const char *dir, const char *name, int *fd, struct why *why)
     return file_write_all(*fd, text, (size_t)n, path, why);
 }
 
+static const struct {
+    unsigned which;
+    const char *name;
+    bool
+        kafka; /* several may share a data directory's log, but not Kafka's copies */
+} holds[STAGES_N] = {
+    {STAGE_INGEST, "ingest", false},       {STAGE_ARCHIVE, "archive", false},
+    {STAGE_RELAY, "relay", true},          {STAGE_AGGREGATE, "aggregate", true},
+    {STAGE_DASHBOARD, "dashboard", false}, {STAGE_SCHEDULER, "scheduler", false},
+};
+
+unsigned
+stage_of(const char *name)
+{
+    for (unsigned i = 0; i < STAGES_N; i++)
+        if (strcmp(holds[i].name, name) == 0)
+            return holds[i].which;
+    return 0;
+}
+
+static bool
+is_held(const struct stages *stages, unsigned i)
+{
+    if ((stages->which & holds[i].which) == 0 ||
+        (holds[i].which & (STAGE_DASHBOARD | STAGE_SCHEDULER)) != 0)
+        return false;
+    return !holds[i].kafka || kafka_wanted(stages->config);
+}
+
 static enum err
 stages_hold(struct stages *stages, struct why *why)
 {
-    const char *dir = stages->config->data_dir;
     enum err err = ERR_OK;
 
-    if ((stages->which & STAGE_INGEST) != 0)
-        err = stage_hold(dir, "ingest", &stages->ingest_fd, why);
-    if (err == ERR_OK && (stages->which & STAGE_ARCHIVE) != 0)
-        err = stage_hold(dir, "archive", &stages->archive_fd, why);
+    for (unsigned i = 0; i < STAGES_N && err == ERR_OK; i++)
+        if (is_held(stages, i))
+            err = stage_hold(stages->config->data_dir, holds[i].name,
+                             &stages->locks[i], why);
     return err;
 }
 
 static void
 stages_let_go(struct stages *stages)
 {
-    if (stages->ingest_fd >= 0)
-        (void)close(stages->ingest_fd);
-    if (stages->archive_fd >= 0)
-        (void)close(stages->archive_fd);
-    stages->ingest_fd = stages->archive_fd = -1;
+    for (unsigned i = 0; i < STAGES_N; i++) {
+        if (stages->locks[i] >= 0)
+            (void)close(stages->locks[i]);
+        stages->locks[i] = -1;
+    }
 }
 
 /* A database that is away is no reason not to accept clicks, as long as a copy of the
@@ -96,32 +125,6 @@ database_prepare(const char *conninfo, struct why *why)
 }
 
 static enum err
-logs_open(struct stages *stages, struct why *why)
-{
-    const struct config *config = stages->config;
-    char path[FILE_PATH_MAX];
-    enum err err;
-
-    (void)snprintf(path, sizeof(path), "%s/log", config->data_dir);
-    const struct clicklog_config cfg = {
-        .dir = path,
-        .partitions = (uint32_t)config->clicklog_partitions,
-        .map_bytes = (uint64_t)config->clicklog_map_bytes,
-        .bytes_max = (uint64_t)config->clicklog_bytes_max,
-        .read_only = (stages->which & STAGE_INGEST) == 0,
-        .no_sync = config->clicklog_no_sync != 0,
-    };
-    err = clicklog_open(&stages->log, &cfg, why);
-    /* Ingest alone has nothing to say about verdicts, nor to wait for them. */
-    if (err != ERR_OK || (stages->which & (STAGE_AGGREGATE | STAGE_ARCHIVE)) == 0)
-        return err;
-    (void)snprintf(path, sizeof(path), "%s/verdicts", config->data_dir);
-    return verdictlog_open(&stages->verdicts, path,
-                           (uint64_t)VERDICTS_MAP_GIB << 30,
-                           (stages->which & STAGE_AGGREGATE) == 0, why);
-}
-
-static enum err
 data_open(struct stages *stages, struct why *why)
 {
     const struct config *config = stages->config;
@@ -137,7 +140,7 @@ data_open(struct stages *stages, struct why *why)
         err = ruleset_open(&stages->rules, config->fraud_ruleset_dir,
                            config->data_dir, why);
     if (err == ERR_OK && (stages->which & (STAGE_ALL & ~STAGE_DASHBOARD)) != 0)
-        err = logs_open(stages, why);
+        err = stages_log_open(stages, why);
     return err;
 }
 
@@ -149,17 +152,21 @@ path_start(struct stages *stages, struct why *why)
 
     if ((stages->which & STAGE_ARCHIVE) != 0)
         err = archive_start(&stages->archive, config, stages->archive_dir,
-                            stages->log, stages->verdicts, NULL, why);
+                            stages->archive_log, stages->verdicts, stages->control,
+                            why);
     if (err == ERR_OK && (stages->which & STAGE_AGGREGATE) != 0) {
         const struct aggregate_deps deps = {
-            .log = stages->log,
+            .log = stages->aggregate_log,
             .verdicts = stages->verdicts,
             .master = stages->master,
             .rules = stages->rules,
-            .archive_dir = stages->archive_dir,
+            .archive_dir = kafka_wanted(config) ? NULL : stages->archive_dir,
         };
         err = aggregate_start(&stages->aggregate, config, &deps, why);
     }
+    if (err == ERR_OK && (stages->which & STAGE_RELAY) != 0 && kafka_wanted(config))
+        err = relay_start(&stages->relay, config, stages->log, stages->control,
+                          stages->relay_dir, why);
     if (err == ERR_OK && (stages->which & STAGE_INGEST) != 0)
         err =
             ingest_start(&stages->ingest, config, stages->log, stages->master, why);
@@ -190,8 +197,10 @@ stages_start(struct stages *stages, const struct config *config, unsigned which,
     assert(stages != NULL);
     assert(which != 0);
     *stages = (struct stages){
-        .config = config, .which = which, .ingest_fd = -1, .archive_fd = -1};
+        .config = config, .which = which, .locks = {-1, -1, -1, -1, -1, -1}};
     (void)snprintf(stages->archive_dir, sizeof(stages->archive_dir), "%s/archive",
+                   config->data_dir);
+    (void)snprintf(stages->relay_dir, sizeof(stages->relay_dir), "%s/relay",
                    config->data_dir);
     (void)snprintf(stages->judge_dir, sizeof(stages->judge_dir), "%s/judge",
                    config->data_dir);
@@ -221,14 +230,15 @@ stages_stop(struct stages *stages)
     stages->scheduler_runs = stages->keeper_runs = false;
     if (stages->ingest != NULL)
         ingest_stop(&stages->ingest);
+    if (stages->relay != NULL)
+        relay_stop(&stages->relay);
     if (stages->aggregate != NULL)
         aggregate_stop(&stages->aggregate);
     if (stages->archive != NULL)
         archive_stop(&stages->archive);
     if (stages->dashboard != NULL)
         dashboard_stop(&stages->dashboard);
-    verdictlog_close(&stages->verdicts);
-    clicklog_close(&stages->log);
+    stages_log_close(stages);
     if (stages->rules != NULL)
         ruleset_close(&stages->rules);
     if (stages->master != NULL)

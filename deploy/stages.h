@@ -1,7 +1,11 @@
 /* deploy/stages.h - the stages of one process: opened in the order in which clicks travel,
  * stopped in the same order, so that nothing accepted is left behind.
  *
- *   click log -> ingest -> aggregate -> archive -> dashboard; keeper; scheduler
+ *   click log -> ingest -> (relay) -> aggregate -> archive -> dashboard; keeper; scheduler
+ *
+ * With Kafka (kafka.brokers) the log is the spool that the relay sends from, and aggregate
+ * and archive each read a Kafka view of their own; a process without ingest and relay then
+ * needs no spool. Without Kafka there is no relay, and all read the log itself.
  *
  * The keeper follows master data and rule sets, stores *received* counts and trims the log.
  * The scheduler judges each finished hour and closes days whose grace is over.
@@ -19,11 +23,13 @@
 #include "billing/archive.h"
 #include "common/clicklog.h"
 #include "common/config.h"
+#include "common/control.h"
 #include "common/err.h"
 #include "common/verdictlog.h"
 #include "dashboard/dashboard.h"
 #include "fraud/ruleset.h"
 #include "ingest/ingest.h"
+#include "ingest/relay.h"
 #include "schema/master.h"
 
 enum stage {
@@ -32,8 +38,14 @@ enum stage {
     STAGE_ARCHIVE = 4,
     STAGE_DASHBOARD = 8,
     STAGE_SCHEDULER = 16,
-    STAGE_ALL = 31,
+    STAGE_RELAY = 32,
+    STAGE_ALL = 63,
 };
+
+enum { STAGES_N = 6 };
+
+/* Waiting for brokers that are away when a process starts. */
+enum { STAGES_KAFKA_WAIT_S = 30 };
 
 struct pg;
 
@@ -42,9 +54,14 @@ struct stages {
     unsigned which; /* bits of enum stage */
     char archive_dir[1024];
     char judge_dir[1024];
-    int ingest_fd, archive_fd; /* locks: one writer each a data directory */
-    struct clicklog *log;
+    char relay_dir[1024];
+    int locks[STAGES_N];  /* one process a stage and data directory; -1: not held */
+    struct clicklog *log; /* the spool; NULL: not needed here */
+    struct clicklog *aggregate_log,
+        *archive_log; /* Kafka views, or the log itself */
     struct verdictlog *verdicts;
+    struct control *control; /* with Kafka */
+    struct relay *relay;
     struct master_source *master;
     struct ruleset_source *rules;
     struct ingest *ingest;
@@ -59,6 +76,13 @@ struct stages {
 enum err stages_start(struct stages *stages, const struct config *config,
                       unsigned which, struct why *why);
 void stages_stop(struct stages *stages);
+
+/* The stage of a command's name; 0: none. */
+unsigned stage_of(const char *name);
+
+/* The log and what reads it, of LMDB or of Kafka (deploy/stages_log.c). */
+enum err stages_log_open(struct stages *stages, struct why *why);
+void stages_log_close(struct stages *stages);
 
 /* The two threads' bodies (deploy/keeper.c, deploy/scheduler.c); ctx is struct stages. */
 void *stages_keeper(void *ctx);
