@@ -64,6 +64,12 @@ redis_close(struct redis **redis)
     *redis = NULL;
 }
 
+bool
+redis_is_cluster(const struct redis *redis)
+{
+    return redis->cluster != NULL;
+}
+
 enum err
 redis_queue(struct redis *redis, const struct str *words, size_t n, struct why *why)
 {

@@ -16,6 +16,7 @@
 #ifndef COMMON_REDIS_H
 #define COMMON_REDIS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -50,6 +51,8 @@ struct redis_reply {
 enum err redis_open(struct redis **out, const char *address, int64_t timeout_us,
                     struct why *why);
 void redis_close(struct redis **redis);
+/* Whether one key's server may be away while another's answers. */
+bool redis_is_cluster(const struct redis *redis);
 /* One command as binary-safe words. *out may be NULL. */
 enum err redis_command(struct redis *redis, const struct str *words, size_t n,
                        struct redis_reply **out, struct why *why);

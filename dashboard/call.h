@@ -38,7 +38,9 @@ struct call {
     const struct config *config;
     struct redis *redis; /* ask only if away_ask says so, and report */
     struct pg *pg;
-    struct away *redis_away, *postgres_away;
+    struct away
+        *redis_away; /* [0]: the server; on a cluster [1 + p]: partition p's */
+    struct away *postgres_away;
     struct buf out;
     const char *content_type;
     const char *field; /* of ERR_INVALID */

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "common/clicklog.h"
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/metrics.h"
@@ -93,7 +94,7 @@ struct dashboard {
     const struct config *config;
     struct master_source *master;
     struct http_server *http;
-    struct away redis_away, postgres_away;
+    struct away redis_away[1 + CLICKLOG_PARTITIONS_MAX], postgres_away;
     struct metric *answers[ROUTES_N], *seconds[ROUTES_N];
     pthread_mutex_t lock; /* of the queue */
     pthread_cond_t filled;
@@ -270,7 +271,7 @@ handle(void *ctx, struct http_request *request)
         .master = master_take(dashboard->master),
         .began_us = clock_mono_us(),
         .config = dashboard->config,
-        .redis_away = &dashboard->redis_away,
+        .redis_away = dashboard->redis_away,
         .postgres_away = &dashboard->postgres_away,
         .out = BUF_MAX(ANSWER_BYTES_MAX),
         .content_type = "application/json",
@@ -455,7 +456,8 @@ dashboard_start(struct dashboard **out, const struct config *config,
         return err_set(why, ERR_NOMEM, "dashboard: no memory");
     dashboard->config = config;
     dashboard->master = master;
-    dashboard->redis_away.name = "redis";
+    for (size_t i = 0; i <= CLICKLOG_PARTITIONS_MAX; i++)
+        dashboard->redis_away[i].name = "redis";
     dashboard->postgres_away.name = "postgres";
     (void)pthread_mutex_init(&dashboard->lock, NULL);
     (void)pthread_cond_init(&dashboard->filled, NULL);

@@ -69,6 +69,14 @@ partition_of(const struct call *call)
     return hash_partition(id.p, id.n, (uint32_t)call->config->clicklog_partitions);
 }
 
+/* A dead master of a cluster is nothing to the campaigns of the others. */
+static struct away *
+redis_away_of(const struct call *call)
+{
+    return call->redis_away +
+           (redis_is_cluster(call->redis) ? 1 + partition_of(call) : 0);
+}
+
 /* "12,340000,1,0" into numbers; what is missing, or no number, stays 0. */
 static void
 numbers_parse(struct str text, int64_t out[NUMBERS_MAX])
@@ -395,12 +403,13 @@ stats_provisional(struct stats *stats)
 {
     struct why why = {{0}};
     int64_t began_us = clock_mono_us();
+    struct away *away = redis_away_of(stats->call);
 
-    stats->redis_away = !away_ask(stats->call->redis_away, began_us);
+    stats->redis_away = !away_ask(away, began_us);
     if (stats->redis_away)
         return;
     enum err err = rows_read(stats, &why);
-    away_report(stats->call->redis_away, err, began_us, clock_mono_us(), &why);
+    away_report(away, err, began_us, clock_mono_us(), &why);
     if (err == ERR_OK)
         return;
     rows_forget(stats);
@@ -479,9 +488,9 @@ serve_live(struct call *call, struct why *why)
     int64_t began_us = clock_mono_us();
     enum err err = ERR_AGAIN;
 
-    if (away_ask(call->redis_away, began_us)) {
+    if (away_ask(redis_away_of(call), began_us)) {
         err = live_read(call, &hash, &owner, why);
-        away_report(call->redis_away, err, began_us, clock_mono_us(), why);
+        away_report(redis_away_of(call), err, began_us, clock_mono_us(), why);
     }
     if (err == ERR_OK)
         live_format(call, hash, &owner);
