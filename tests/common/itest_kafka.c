@@ -322,6 +322,61 @@ times_and_offsets_are_found(void **state)
     kafka_consumer_close(&consumer);
 }
 
+/* The brokers refuse one in the middle, by size. */
+static void
+what_comes_after_a_failed_message_is_not_counted(void **state)
+{
+    struct kafka_topic made = {
+        .partitions = 1, .replication = 1, .max_message_bytes = 20000};
+    struct kafka_producer *producer;
+    struct kafka_consumer *consumer;
+    struct kafka_message message;
+    static uint8_t noise[100000];
+    struct kafka_item large = {{NULL, 0}, {(const char *)noise, sizeof(noise)}, 1};
+    struct why said = {""};
+    enum err err = ERR_OK;
+    uint64_t acked, i;
+    size_t sent;
+
+    (void)state;
+    hash_random_bytes(noise, sizeof(noise));
+    kafka_topic_name(&config, "middle", made.name);
+    made.retention_ms = -1;
+    MUST(kafka_topic_create(&config, &made, why));
+    MUST(kafka_producer_open(&producer, &config, made.name, "test", 0, why));
+    for (i = 0; i < 2000 && err == ERR_OK; i++) {
+        uint8_t body[512];
+        struct kafka_item item = item_make(body, i);
+
+        err = kafka_send(producer, 0, i == 1000 ? &large : &item, 1, &sent, &said);
+        if (err == ERR_OK && i == 500)
+            err = kafka_flush(producer, 10 * SECOND, &said);
+    }
+    for (int64_t until = clock_mono_us() + 20 * SECOND;
+         err == ERR_OK && clock_mono_us() < until;)
+        err = kafka_poll(producer, 10000, &said);
+    assert_int_equal(err, ERR_AGAIN);
+    assert_non_null(strstr(said.text, made.name));
+    for (int n = 0; n < 100; n++) { /* for good, whatever is reported still */
+        assert_int_equal(kafka_poll(producer, 10000, &said), ERR_AGAIN);
+        acked = kafka_acked(producer, 0);
+        assert_in_range(acked, 501, 1000);
+    }
+    assert_int_equal(kafka_send(producer, 0, &large, 1, &sent, &said), ERR_AGAIN);
+    assert_int_equal(kafka_flush(producer, SECOND, &said), ERR_AGAIN);
+    kafka_producer_close(&producer);
+    MUST(kafka_consumer_open(&consumer, &config, made.name, "test", why));
+    MUST(kafka_consumer_follow(consumer, 0, 0, why));
+    for (i = 0; i < acked; i++) {
+        uint64_t number;
+
+        MUST(kafka_consumer_next(consumer, 10 * SECOND, &message, why));
+        memcpy(&number, message.value.p, sizeof(number));
+        assert_int_equal(number, i);
+    }
+    kafka_consumer_close(&consumer);
+}
+
 /* --- a broker is killed --- */
 
 static pid_t
@@ -429,6 +484,7 @@ main(int argc, char **argv)
         cmocka_unit_test(the_largest_message_goes_and_a_larger_one_is_refused),
         cmocka_unit_test(a_full_queue_takes_a_part),
         cmocka_unit_test(times_and_offsets_are_found),
+        cmocka_unit_test(what_comes_after_a_failed_message_is_not_counted),
         cmocka_unit_test(
             what_was_acknowledged_is_a_prefix_although_the_broker_is_killed),
     };
