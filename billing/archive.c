@@ -31,6 +31,7 @@ struct archive {
     struct archive_side *side; /* NULL: nobody to talk to */
     struct part *parts;
     uint32_t parts_n;
+    uint32_t turn;             /* the partition to begin with */
     struct clicklog_mark mark; /* the newest cut */
     int64_t roll_us;
     int64_t cut_us;         /* all received before it is in files, open or listed */
@@ -152,12 +153,18 @@ all_step(struct archive *archive, int64_t limit_us)
 {
     bool all = true;
 
-    for (uint32_t p = 0; p < archive->parts_n; p++) {
-        struct part *part = &archive->parts[p];
+    for (uint32_t i = 0; i < archive->parts_n; i++) {
+        struct part *part = &archive->parts[(archive->turn + i) % archive->parts_n];
 
         part_step(archive, part, limit_us);
-        if (is_owned(part) && !part->failing && !part->complete)
-            all = false;
+        if (!is_owned(part) || part->failing || part->complete)
+            continue;
+        all = false;
+        if (part->placed)
+            continue;
+        /* Its broker does not answer; the next ones may neither, and each takes its time. */
+        archive->turn = part->partition + 1;
+        break;
     }
     return all;
 }

@@ -13,7 +13,10 @@
 #include "common/file.h"
 #include "schema/click.h"
 
-enum { SNAPSHOT_RECORDS = 65536 }; /* read before the log's snapshot is let go */
+enum {
+    SNAPSHOT_RECORDS = 65536, /* read before the log's snapshot is let go */
+    KAFKA_RECORDS = 65536, /* read in one go, before owners are looked at again */
+};
 
 enum err
 archive_part_open(struct part *part, const char *dir, uint32_t partition,
@@ -341,10 +344,10 @@ place(struct part *part, struct clicklog_reader *reader, struct clicklog *log,
     return ERR_OK;
 }
 
-/* Up to an end: of the log, of the snapshot, or before limit_us. */
+/* Up to an end: of the log, of the snapshot, of what was fetched, or before limit_us. */
 static enum err
 records_read(struct part *part, struct clicklog_reader *reader, int64_t limit_us,
-             struct why *why)
+             uint32_t *read_n, struct why *why)
 {
     struct clicklog_record record;
     uint32_t n = 0;
@@ -355,7 +358,7 @@ records_read(struct part *part, struct clicklog_reader *reader, int64_t limit_us
         err = record_step(part, &record, limit_us, why);
         n++;
     }
-    part->more = n == SNAPSHOT_RECORDS;
+    *read_n = n;
     clicklog_release(reader);
     if (err == ERR_NOTFOUND && part->kafka)
         return err_set(why, err,
@@ -363,6 +366,25 @@ records_read(struct part *part, struct clicklog_reader *reader, int64_t limit_us
                        " is no longer held: the topic's retention "
                        "(kafka.retention_h) is shorter than the archive's lag",
                        part->partition, part->log_next);
+    return err;
+}
+
+/* A snapshot's end is the log's; the end of what was fetched is none while there was any. */
+static enum err
+all_read(struct part *part, struct clicklog_reader *reader, int64_t limit_us,
+         struct why *why)
+{
+    uint32_t n = 0, sum = 0;
+    enum err err = ERR_OK;
+
+    do {
+        err = records_read(part, reader, limit_us, &n, why);
+        sum += n;
+        if (part->kafka && err == ERR_AGAIN && n > 0)
+            err = ERR_OK;
+        part->more = part->kafka && !part->holding && sum >= KAFKA_RECORDS;
+    } while (err == ERR_OK && !part->holding && !part->more &&
+             (part->kafka ? n > 0 : n == SNAPSHOT_RECORDS));
     return err;
 }
 
@@ -399,13 +421,10 @@ archive_part_read(struct part *part, struct clicklog *log,
         part->holding = false;
         err = record_take(part, &part->held, why);
     }
-    if (err == ERR_OK && !part->placed)
+    if (err == ERR_OK && !part->holding && !part->placed)
         err = place(part, reader, log, why);
-    while (err == ERR_OK && !part->holding) {
-        err = records_read(part, reader, limit_us, why);
-        if (!part->more || part->kafka)
-            break;
-    }
+    if (err == ERR_OK && !part->holding)
+        err = all_read(part, reader, limit_us, why);
     if (err != ERR_OK && err != ERR_AGAIN)
         return err;
     part->complete = part->holding || part->next >= mark->next[part->partition];
