@@ -18,7 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "common/redis.h"
+#include "common/redis_impl.h"
 
 enum { RIG_NODES = 6, RIG_PORTS = 16 };
 
@@ -174,6 +174,85 @@ rig_master(struct rig *rig, int asked, unsigned slot)
     }
     redis_reply_free(&slots);
     return found;
+}
+
+enum { PARTITIONS = 16, TIMEOUT_US = 500000, PATIENCE_US = 30000000 };
+
+/* Of the program's tests. */
+static struct rig rig;
+static struct redis *redis;
+
+static inline int
+open_all(void **state)
+{
+    (void)state;
+    if (!rig_start(&rig))
+        return 1;
+    return redis_open(&redis, rig.address, TIMEOUT_US, NULL) != ERR_OK;
+}
+
+static inline int
+close_all(void **state)
+{
+    (void)state;
+    redis_close(&redis);
+    rig_stop(&rig);
+    return 0;
+}
+
+#define WORDS(...)                       \
+    ((const struct str[]){__VA_ARGS__}), \
+        sizeof((const struct str[]){__VA_ARGS__}) / sizeof(struct str)
+
+static inline enum err
+ask(struct redis *to, const struct str *words, size_t n, struct redis_reply **out)
+{
+    struct why why = {""};
+    enum err err = redis_command(to, words, n, out, &why);
+
+    if (err != ERR_OK)
+        print_message("%.*s: %s\n", (int)words[0].n, words[0].p, why.text);
+    return err;
+}
+
+static inline struct str
+key_of(char out[32], unsigned partition, const char *rest)
+{
+    return (struct str){out,
+                        (uint32_t)snprintf(out, 32, "{p%u}:%s", partition, rest)};
+}
+
+static inline struct str
+number_of(char out[24], long long n)
+{
+    return (struct str){out, (uint32_t)snprintf(out, 24, "%lld", n)};
+}
+
+static inline int
+master_of(unsigned partition)
+{
+    char text[32];
+    unsigned slot = redis_slot(key_of(text, partition, ""));
+
+    for (int i = 1; i <= RIG_NODES; i++) {
+        int master = rig_master(&rig, i, slot);
+        if (master != 0)
+            return master;
+    }
+    return 0;
+}
+
+static inline int
+rig_main(const struct CMUnitTest *tests, size_t n)
+{
+    const char *there[] = {"redis-server", "--version", NULL};
+
+    (void)signal(SIGPIPE, SIG_IGN);
+    if (rig_run(there) != 0) {
+        (void)puts("skipped: no redis-server");
+        return 77;
+    }
+    return _cmocka_run_group_tests("cluster", tests, n, open_all, close_all);
 }
 
 #endif
