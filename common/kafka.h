@@ -86,7 +86,8 @@ struct kafka_item {
 enum err kafka_send(struct kafka_producer *producer, int32_t partition,
                     const struct kafka_item *items, size_t n, size_t *sent,
                     struct why *why);
-/* Takes delivery reports, waiting up to timeout_us for the first. After a failed delivery:
+/* Takes delivery reports, waiting up to timeout_us for the first. After a failed delivery,
+ * or kafka.delivery_ms_max (at least 1 s) with messages in flight and no report at all:
  * ERR_AGAIN with its cause, for good: acknowledgements before it stand; close it, and send
  * again from there with another. */
 enum err kafka_poll(struct kafka_producer *producer, int64_t timeout_us,

@@ -15,7 +15,10 @@ enum {
     BATCH_MESSAGES_MAX = 100000, /* in one request to a partition */
     WIRE_MAX = 1048576,          /* KAFKA_MESSAGE_MAX, key and framing */
     FLUSH_STEP_MS = 50,
-    ASK_MS_MIN = 1000, /* connecting takes a while */
+    ASK_MS_MIN = 1000,       /* connecting takes a while */
+    STALL_MS_MIN = 1000,     /* so does sending anew */
+    STALLS_MAX = 12,         /* of one partition, while others go on */
+    REQUEST_MS_MAX = 300000, /* librdkafka's own limit */
 };
 
 /* A message's opaque is its number in its partition, from 1: what is acknowledged out of
@@ -28,7 +31,10 @@ struct kafka_producer {
     uint64_t sent[KAFKA_PARTITIONS_MAX]; /* the sender's */
     _Atomic uint64_t acked[KAFKA_PARTITIONS_MAX];
     _Atomic uint64_t queued, reported; /* over all */
-    pthread_mutex_t polling;           /* one at a time takes reports */
+    _Atomic int64_t progress_us;       /* the last report, or the send before it */
+    uint64_t reported_before;          /* guarded by polling */
+    int64_t stall_us;
+    pthread_mutex_t polling; /* one at a time takes reports */
     atomic_bool failed;
     pthread_mutex_t mutex; /* guards cause */
     char cause[sizeof(((struct why *)0)->text)];
@@ -86,8 +92,12 @@ conf_make(rd_kafka_conf_t **out, struct kafka_producer *producer,
     int64_t messages = config->kafka_queue_bytes_max / MESSAGE_BYTES_MIN;
     int64_t wire =
         config->kafka_batch_bytes > WIRE_MAX ? config->kafka_batch_bytes : WIRE_MAX;
-    char queue_kb[24], queue_n[24], batch[24], batch_n[24], linger[24], wait[24],
-        wire_max[24];
+    int64_t stall_ms = config->kafka_delivery_ms_max < STALL_MS_MIN
+                           ? STALL_MS_MIN
+                           : config->kafka_delivery_ms_max;
+    int64_t wait_ms = STALLS_MAX * stall_ms;
+    char request[24], queue_kb[24], queue_n[24], batch[24], batch_n[24], linger[24],
+        wait[24], wire_max[24];
     const struct kafka_setting own[] = {
         {"enable.idempotence", "true"}, /* and with it acks=all, retries, order */
         {"acks", "all"},
@@ -99,6 +109,8 @@ conf_make(rd_kafka_conf_t **out, struct kafka_producer *producer,
         {"batch.num.messages", batch_n},
         {"linger.ms", linger},
         {"message.timeout.ms", wait},
+        {"request.timeout.ms", request},
+        {"socket.timeout.ms", request},
         {"retry.backoff.ms", "50"},
     };
     enum err err;
@@ -112,10 +124,10 @@ conf_make(rd_kafka_conf_t **out, struct kafka_producer *producer,
     (void)snprintf(wire_max, sizeof(wire_max), "%" PRId64, wire);
     (void)snprintf(linger, sizeof(linger), "%" PRId64,
                    linger_ms < 0 ? config->kafka_linger_ms : linger_ms);
-    /* must be at least the linger */
-    (void)snprintf(wait, sizeof(wait), "%" PRId64,
-                   config->kafka_delivery_ms_max +
-                       (linger_ms < 0 ? config->kafka_linger_ms : linger_ms));
+    (void)snprintf(wait, sizeof(wait), "%" PRId64, wait_ms);
+    (void)snprintf(request, sizeof(request), "%" PRId64,
+                   stall_ms > REQUEST_MS_MAX ? REQUEST_MS_MAX : stall_ms);
+    producer->stall_us = stall_ms * 1000;
     err = kafka_conf(out, config, name, &producer->watch, own,
                      sizeof(own) / sizeof(own[0]), why);
     if (err == ERR_OK)
@@ -207,6 +219,15 @@ kafka_producer_close(struct kafka_producer **producer)
 
 /* --- sending --- */
 
+uint64_t
+kafka_in_flight(const struct kafka_producer *producer)
+{
+    uint64_t reported = atomic_load(&producer->reported);
+    uint64_t queued = atomic_load(&producer->queued);
+
+    return queued > reported ? queued - reported : 0;
+}
+
 /* rd_kafka_produce_batch of 2.0.2 gives all messages the time of the call, so one by one;
  * the cost is the same, it makes one message after another too. */
 static rd_kafka_resp_err_t
@@ -239,6 +260,9 @@ kafka_send(struct kafka_producer *producer, int32_t partition,
                        producer->partitions);
     if (atomic_load_explicit(&producer->failed, memory_order_acquire))
         return failed(producer, why);
+    if (kafka_in_flight(producer) == 0)
+        atomic_store_explicit(&producer->progress_us, clock_mono_us(),
+                              memory_order_relaxed);
     /* counted before: a report may come at once */
     (void)atomic_fetch_add_explicit(&producer->queued, n, memory_order_relaxed);
     for (i = 0; i < n; i++) {
@@ -260,11 +284,27 @@ kafka_send(struct kafka_producer *producer, int32_t partition,
     return failed(producer, why);
 }
 
+/* librdkafka's time-out of a message would count the time in our own queue: a slow broker
+ * would fail each time the queue is full. Ours is that no report at all comes. */
+static void
+stall_check(struct kafka_producer *producer)
+{
+    uint64_t reported = atomic_load(&producer->reported);
+    int64_t now_us = clock_mono_us();
+
+    if (reported != producer->reported_before || kafka_in_flight(producer) == 0) {
+        producer->reported_before = reported;
+        atomic_store(&producer->progress_us, now_us);
+    } else if (now_us - atomic_load(&producer->progress_us) > producer->stall_us)
+        fail(producer, "no acknowledgement", RD_KAFKA_RESP_ERR__TIMED_OUT);
+}
+
 enum err
 kafka_poll(struct kafka_producer *producer, int64_t timeout_us, struct why *why)
 {
     (void)pthread_mutex_lock(&producer->polling);
     (void)rd_kafka_poll(producer->rk, (int)((timeout_us + 999) / 1000));
+    stall_check(producer);
     (void)pthread_mutex_unlock(&producer->polling);
     return atomic_load(&producer->failed) ? failed(producer, why) : ERR_OK;
 }
@@ -274,15 +314,6 @@ kafka_acked(const struct kafka_producer *producer, int32_t partition)
 {
     assert(partition >= 0 && partition < producer->partitions);
     return atomic_load_explicit(&producer->acked[partition], memory_order_acquire);
-}
-
-uint64_t
-kafka_in_flight(const struct kafka_producer *producer)
-{
-    uint64_t reported = atomic_load(&producer->reported);
-    uint64_t queued = atomic_load(&producer->queued);
-
-    return queued > reported ? queued - reported : 0;
 }
 
 enum err
