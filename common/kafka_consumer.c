@@ -21,6 +21,9 @@ enum {
 struct kafka_consumer {
     struct kafka_watch watch; /* first: librdkafka's opaque is one */
     rd_kafka_t *rk;
+    /* For questions: a broker answers a connection's requests in turn, and behind a fetch
+     * that waits for messages each would take a tenth of a second. */
+    rd_kafka_t *ask;
     rd_kafka_topic_t *topic;
     rd_kafka_queue_t *queue;
     int32_t partitions;
@@ -94,15 +97,22 @@ kafka_consumer_open(struct kafka_consumer **out, const struct config *config,
                     const char *topic, const char *name, struct why *why)
 {
     struct kafka_consumer *consumer = calloc(1, sizeof(*consumer));
-    rd_kafka_conf_t *conf;
+    rd_kafka_conf_t *conf, *same;
     enum err err;
 
     *out = NULL;
     if (consumer == NULL)
         return err_set(why, ERR_NOMEM, "kafka: no memory for a consumer");
     err = conf_make(&conf, consumer, config, name, why);
+    same = err == ERR_OK ? rd_kafka_conf_dup(conf) : NULL;
     if (err == ERR_OK)
         err = kafka_new(&consumer->rk, RD_KAFKA_CONSUMER, conf, why);
+    if (err == ERR_OK) {
+        err = kafka_new(&consumer->ask, RD_KAFKA_CONSUMER, same, why);
+        same = NULL;
+    }
+    if (same != NULL)
+        rd_kafka_conf_destroy(same);
     if (err == ERR_OK)
         err = topic_know(consumer, topic, why);
     if (err != ERR_OK) {
@@ -138,6 +148,8 @@ kafka_consumer_close(struct kafka_consumer **consumer)
         rd_kafka_topic_destroy(c->topic);
     if (c->rk != NULL)
         rd_kafka_destroy(c->rk);
+    if (c->ask != NULL)
+        rd_kafka_destroy(c->ask);
     free(c);
     *consumer = NULL;
 }
@@ -221,6 +233,7 @@ take_some(struct kafka_consumer *consumer, int64_t timeout_us)
 
     taken_free(consumer);
     (void)rd_kafka_poll(consumer->rk, 0); /* errors */
+    (void)rd_kafka_poll(consumer->ask, 0);
     first =
         rd_kafka_consume_queue(consumer->queue, (int)((timeout_us + 999) / 1000));
     if (first == NULL)
@@ -316,7 +329,7 @@ kafka_consumer_range(struct kafka_consumer *consumer, int32_t partition,
     enum err err = partition_valid(consumer, partition, why);
 
     if (err == ERR_OK)
-        err = kafka_error(rd_kafka_query_watermark_offsets(consumer->rk, name,
+        err = kafka_error(rd_kafka_query_watermark_offsets(consumer->ask, name,
                                                            partition, &low, &high,
                                                            KAFKA_ASK_MS),
                           name, "its first and last offset cannot be had", why);
@@ -345,7 +358,7 @@ kafka_consumer_since(struct kafka_consumer *consumer, int32_t partition,
     list = rd_kafka_topic_partition_list_new(1);
     asked = rd_kafka_topic_partition_list_add(list, name, partition);
     asked->offset = since_ms < 0 ? 0 : since_ms;
-    err = kafka_error(rd_kafka_offsets_for_times(consumer->rk, list, KAFKA_ASK_MS),
+    err = kafka_error(rd_kafka_offsets_for_times(consumer->ask, list, KAFKA_ASK_MS),
                       name, "cannot look for a time", why);
     if (err == ERR_OK)
         err = kafka_error(asked->err, name, "cannot look for a time", why);
