@@ -25,7 +25,7 @@ from harness import Failed, Stack, check
 
 KAFKA = os.path.join(harness.ROOT, "deploy", "kafka")
 PORTS = range(21700, 21790, 3)
-STAGES = ("relay", "archive", "ingest", "dashboard")
+STAGES = ("ingest", "relay", "archive", "dashboard")
 
 
 def kafka_or_skip():
@@ -186,9 +186,11 @@ class KafkaStack(Stack):
             check(child.poll() is None, f"{name} ended by itself, exit code {child.returncode}")
 
     def processes_start(self):
-        for name in self.stages or (*STAGES, *self.aggregators):
-            self.start(name)
+        first, *others = self.stages or (*STAGES, *self.aggregators)
+        self.start(first)  # it makes the spool
         self.run_wait()
+        for name in others:
+            self.start(name)
 
     def start_all(self, campaigns=None):
         self.brokers_start()
@@ -236,7 +238,7 @@ class KafkaStack(Stack):
         for path in paths:
             if os.path.exists(path):
                 with open(path, encoding="utf-8", errors="replace") as file:
-                    tail = file.readlines()[-lines:]
+                    tail = file.readlines()[-10 if path.endswith("/log") else -lines:]
                 print(f"---- {os.path.relpath(path, self.dir)}, last lines",
                       *(line.rstrip() for line in tail), sep="\n", file=sys.stderr, flush=True)
 

@@ -28,7 +28,7 @@ ALARM_S = 40
 def final_of(row):
     """All of a final verdict that does not name a run of the product."""
     return (row["id"], row["campaign_id"], row["partition"]) + tuple(
-        sorted((k, v) for k, v in row["final"].items() if k not in ("seq", "incarnation")))
+        sorted((k, v) for k, v in row["final"].items() if k not in ("seq", "incarnation", "master")))
 
 
 def embedded(options):
@@ -234,7 +234,6 @@ def main():
     args.add_argument("--brokers", type=int, default=1)
     options = args.parse_args()
     kafka_stack.kafka_or_skip()
-    os.environ.setdefault("CLICKLEDGER_KAFKA_HEAP", "512")
     harness.main(lambda: KafkaPipeline(options).run(), 380)
 
 

@@ -201,7 +201,7 @@ def main():
     args.add_argument("--seed", type=int, default=int(time.time()))
     options = args.parse_args()
     kafka_stack.kafka_or_skip()
-    os.environ.setdefault("CLICKLEDGER_KAFKA_HEAP", "384" if options.brokers > 1 else "512")
+    os.environ.setdefault("CLICKLEDGER_JVM_HEAP", "384" if options.brokers > 1 else "512")
     harness.main(lambda: KillTest(options).run(), 200 + 15 * options.rounds)
 
 
