@@ -9,12 +9,11 @@
 #include "common/clock.h"
 #include "common/control.h"
 
-#pragma weak control_spool_get /* until common/control.c is there */
-
 enum {
     KEEPER_US = 100000,  /* its pause */
     END_ASKED_MS = 5000, /* an end is asked for again after */
     END_WAIT_MS = 1000,
+    ASK_MS = 3000,
     PARTITION_BYTES_MIN = 1 << 20,
 };
 
@@ -78,6 +77,51 @@ clicklog_kafka_wake(struct clicklog_kafka *kafka)
     kafka_changed(kafka);
 }
 
+/* --- questions to the brokers --- */
+
+/* rd_kafka_query_watermark_offsets never returns while a broker is away (librdkafka
+ * 2.0.2); this one keeps its time. */
+enum err
+kafka_offset_ask(struct clicklog_kafka *kafka, uint32_t partition, int64_t when,
+                 int timeout_ms, int64_t *offset, struct why *why)
+{
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
+    rd_kafka_topic_partition_t *asked =
+        rd_kafka_topic_partition_list_add(list, kafka->topic, (int32_t)partition);
+    rd_kafka_resp_err_t code;
+
+    asked->offset = when;
+    code = rd_kafka_offsets_for_times(kafka->rk, list, timeout_ms);
+    if (code == RD_KAFKA_RESP_ERR_NO_ERROR)
+        code = asked->err;
+    *offset = asked->offset;
+    rd_kafka_topic_partition_list_destroy(list);
+    return kafka_error(code, kafka->topic, "ask for an offset", why);
+}
+
+enum err
+clicklog_kafka_range(struct clicklog_kafka *kafka, uint32_t partition,
+                     uint64_t *first, uint64_t *next, struct why *why)
+{
+    int64_t low, high;
+    enum err err = kafka_offset_ask(kafka, partition, RD_KAFKA_OFFSET_BEGINNING,
+                                    ASK_MS, &low, why);
+
+    if (err == ERR_OK)
+        err = kafka_offset_ask(kafka, partition, RD_KAFKA_OFFSET_END, ASK_MS, &high,
+                               why);
+    if (err != ERR_OK)
+        return err;
+    if (low < 0 || high < low)
+        return err_set(why, ERR_AGAIN, "kafka: %s: partition %u: no range yet",
+                       kafka->topic, partition);
+    *first = (uint64_t)low;
+    *next = (uint64_t)high;
+    atomic_store(&kafka->parts[partition].end, *next);
+    atomic_store(&kafka->parts[partition].end_us, clock_mono_us());
+    return ERR_OK;
+}
+
 /* --- the keeper --- */
 
 /* Asks the leader of a partition for its end, which also wakes librdkafka's thread of it
@@ -85,15 +129,16 @@ clicklog_kafka_wake(struct clicklog_kafka *kafka)
 static void
 end_ask(struct clicklog_kafka *kafka, uint32_t p)
 {
-    int64_t low, high;
+    int64_t high;
 
-    if (rd_kafka_query_watermark_offsets(kafka->rk, kafka->topic, (int32_t)p, &low,
-                                         &high,
-                                         END_WAIT_MS) != RD_KAFKA_RESP_ERR_NO_ERROR)
+    if (kafka_offset_ask(kafka, p, RD_KAFKA_OFFSET_END, END_WAIT_MS, &high, NULL) !=
+            ERR_OK ||
+        high < 0)
         return;
     atomic_store(&kafka->parts[p].end, (uint64_t)high);
     atomic_store(&kafka->parts[p].end_us, clock_mono_us());
     kafka_watch_ok(&kafka->watch);
+    kafka_watch_ok(&kafka->group.watch);
 }
 
 /* One round; at most one question that nothing urges. */
@@ -104,7 +149,7 @@ keep(struct clicklog_kafka *kafka)
     bool asked = false;
 
     (void)rd_kafka_poll(kafka->rk, 0);
-    for (uint32_t p = 0; p < kafka->partitions; p++) {
+    for (uint32_t p = 0; p < kafka->partitions && !atomic_load(&kafka->stop); p++) {
         struct part *part = &kafka->parts[p];
 
         if (atomic_exchange(&part->nudge, false)) {
@@ -354,7 +399,7 @@ clicklog_kafka_mark(struct clicklog_kafka *kafka, struct clicklog_mark *out,
     enum err err;
 
     memset(out, 0, sizeof(*out));
-    if (kafka->control == NULL || control_spool_get == NULL)
+    if (kafka->control == NULL)
         return ERR_OK;
     err = control_spool_get(kafka->control, &spool, why);
     if (err == ERR_OK)

@@ -132,6 +132,12 @@ enum err group_join(struct group *group, struct clicklog_kafka *kafka,
 /* Leaves it, unless the member is static. */
 void group_leave(struct group *group);
 
+/* The first offset whose message time, in milliseconds, is `when` or later (-1: none), or
+ * RD_KAFKA_OFFSET_BEGINNING, RD_KAFKA_OFFSET_END. */
+enum err kafka_offset_ask(struct clicklog_kafka *kafka, uint32_t partition,
+                          int64_t when, int timeout_ms, int64_t *offset,
+                          struct why *why);
+
 /* A mutex's moment: wakes all that wait for `changed`. */
 void kafka_changed(struct clicklog_kafka *kafka);
 

@@ -191,44 +191,7 @@ clicklog_kafka_next(struct clicklog_kafka_reader *reader,
     return err;
 }
 
-/* --- questions to the brokers --- */
-
-enum err
-clicklog_kafka_range(struct clicklog_kafka *kafka, uint32_t partition,
-                     uint64_t *first, uint64_t *next, struct why *why)
-{
-    int64_t low = 0, high = 0;
-    rd_kafka_resp_err_t code = rd_kafka_query_watermark_offsets(
-        kafka->rk, kafka->topic, (int32_t)partition, &low, &high, ASK_MS);
-    enum err err = kafka_error(code, kafka->topic, "ask for the range", why);
-
-    if (err != ERR_OK)
-        return err;
-    *first = (uint64_t)low;
-    *next = (uint64_t)high;
-    atomic_store(&kafka->parts[partition].end, *next);
-    atomic_store(&kafka->parts[partition].end_us, clock_mono_us());
-    return ERR_OK;
-}
-
-/* The first offset whose message time, in milliseconds, is since_ms or later; -1: none. */
-static enum err
-offset_at(struct clicklog_kafka *kafka, uint32_t partition, int64_t since_ms,
-          int64_t *offset, struct why *why)
-{
-    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
-    rd_kafka_topic_partition_t *asked =
-        rd_kafka_topic_partition_list_add(list, kafka->topic, (int32_t)partition);
-    rd_kafka_resp_err_t code;
-
-    asked->offset = since_ms;
-    code = rd_kafka_offsets_for_times(kafka->rk, list, ASK_MS);
-    if (code == RD_KAFKA_RESP_ERR_NO_ERROR)
-        code = asked->err;
-    *offset = asked->offset;
-    rd_kafka_topic_partition_list_destroy(list);
-    return kafka_error(code, kafka->topic, "ask for a time's offset", why);
-}
+/* --- times --- */
 
 /* Waits for the record that the reader stands before. */
 static enum err
@@ -258,8 +221,9 @@ clicklog_kafka_since(struct clicklog_kafka_reader *reader, uint32_t partition,
         clicklog_kafka_range(reader->kafka, partition, &first, &end, why);
 
     if (err == ERR_OK)
-        err = offset_at(reader->kafka, partition,
-                        since_us < 0 ? 0 : since_us / 1000, &found, why);
+        err = kafka_offset_ask(reader->kafka, partition,
+                               since_us < 0 ? 0 : since_us / 1000, ASK_MS, &found,
+                               why);
     if (err != ERR_OK)
         return err;
     *received_us = INT64_MAX;
