@@ -164,9 +164,11 @@ enum err clicklog_mark_get(struct clicklog *log, struct clicklog_mark *out,
  * Kafka's. A record may come twice, and after a lost write others may be missing: readers
  * look at (incarnation, seq). received_us grows with the offsets but for those that come
  * again. clicklog_range asks the broker; clicklog_next may say ERR_AGAIN before the end
- * is reached, more is on its way; clicklog_seek to an offset that is not held any more is
- * ERR_NOTFOUND, there or at the first clicklog_next. What is not read waits in a bounded
- * queue; a partition whose queue is full is not fetched.
+ * is reached: more is on its way, or 4,096 records were read since the seek, which then
+ * must go on (clicklog_wait does not sleep meanwhile). clicklog_seek to an offset that is
+ * not held any more is ERR_NOTFOUND, there or at the first clicklog_next; to a partition
+ * that is not ours, ERR_AGAIN. What is not read waits in a bounded queue; a partition
+ * whose queue is full is not fetched.
  *
  *   owned 0 --assigned--> g --revoked--> 0, until clicklog_let_go or kafka.session_ms / 2
  *

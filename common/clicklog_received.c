@@ -444,6 +444,7 @@ hours_tell(struct clicklog *log, int64_t until_us, bool whole,
     bool more = true;
     enum err err = ERR_OK;
 
+    assert(log->kafka == NULL);     /* ingest counts, in its spool */
     while (more && err == ERR_OK) { /* a snapshot each: visit may be slow */
         MDB_txn *txn = NULL;
 

@@ -50,7 +50,7 @@ owner 'lmdb.h' '^(common/(clicklog|verdictlog|lmdb)|tests/bench/)'
 owner 'bloom.h' '^fraud/'
 owner 'simdjson.h' '^schema/json'
 owner 'cyaml/.*' '^common/config'
-owner 'librdkafka/.*' '^common/'
+owner 'librdkafka/.*' '^(common/|tests/)'
 
 # Modules: what each may include is itself, what it LINKs, and what those LINK.
 declare -A links
