@@ -111,11 +111,49 @@ kafka_watch_ok(struct kafka_watch *watch)
     log_event(LOG_INFO, "kafka_back", LOG_TEXT("client", watch->name));
 }
 
+void
+kafka_watch_quiet(struct kafka_watch *watch, bool quiet)
+{
+    atomic_store(&watch->quiet, quiet);
+}
+
+/* "[thrd:...]: broker: words": the words, kept for kafka_watch_error. */
+static void
+watch_keep(struct kafka_watch *watch, const char *text)
+{
+    const char *words =
+        strncmp(text, "[thrd:", 6) == 0 ? strstr(text, "]: ") : NULL;
+
+    (void)pthread_mutex_lock(&watch->mutex);
+    (void)snprintf(watch->last, sizeof(watch->last), "%s",
+                   words == NULL ? text : words + 3);
+    (void)pthread_mutex_unlock(&watch->mutex);
+}
+
+enum err
+kafka_watch_error(rd_kafka_resp_err_t code, struct kafka_watch *watch,
+                  const char *what, const char *doing, struct why *why)
+{
+    char last[KAFKA_LAST_SIZE];
+
+    (void)pthread_mutex_lock(&watch->mutex);
+    memcpy(last, watch->last, sizeof(last));
+    (void)pthread_mutex_unlock(&watch->mutex);
+    if (code == RD_KAFKA_RESP_ERR_NO_ERROR || last[0] == '\0')
+        return kafka_error(code, what, doing, why);
+    return err_set(why, kafka_code(code), "kafka: %s: %s: %s (%s)", what, doing,
+                   rd_kafka_err2str(code), last);
+}
+
 static void
 watch_trouble(struct kafka_watch *watch, const char *what, const char *text)
 {
     int64_t now = clock_mono_us(), said = atomic_load(&watch->said_us);
 
+    if (strcmp(what, "FAIL") == 0) /* the others are consequences */
+        watch_keep(watch, text);
+    if (atomic_load(&watch->quiet))
+        return;
     if ((said != 0 && now - said < SAID_EVERY_US) ||
         !atomic_compare_exchange_strong(&watch->said_us, &said, now)) {
         (void)atomic_fetch_add(&watch->unsaid, 1);
@@ -310,6 +348,7 @@ kafka_conf(rd_kafka_conf_t **out, const struct config *config, const char *name,
     if (!kafka_wanted(config))
         return err_set(why, ERR_INVALID, "kafka.brokers: not set");
     memset(watch, 0, sizeof(*watch));
+    watch->mutex = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     (void)snprintf(watch->name, sizeof(watch->name), "clickledger-%s", name);
     conf = rd_kafka_conf_new();
     rd_kafka_conf_set_opaque(conf, watch);
@@ -349,6 +388,7 @@ kafka_asker(rd_kafka_t **out, const struct config *config,
     enum err err = kafka_conf(&conf, config, "ask", watch, NULL, 0, why);
 
     *out = NULL;
+    kafka_watch_quiet(watch, true);
     return err != ERR_OK ? err : kafka_new(out, RD_KAFKA_PRODUCER, conf, why);
 }
 
@@ -381,8 +421,8 @@ kafka_log_id(const struct config *config, const char *topic, uint64_t *out,
         return err;
     id = rd_kafka_clusterid(rk, KAFKA_ASK_MS);
     if (id == NULL)
-        err = err_set(why, ERR_AGAIN, "kafka: %s: no broker answers within %d ms",
-                      config->kafka_brokers, KAFKA_ASK_MS);
+        err = kafka_watch_error(RD_KAFKA_RESP_ERR__TIMED_OUT, &watch,
+                                config->kafka_brokers, "no broker answers", why);
     else
         *out = hash64(topic, strlen(topic), hash64(id, strlen(id), 0));
     if (id != NULL)

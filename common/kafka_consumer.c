@@ -24,6 +24,7 @@ struct kafka_consumer {
     /* For questions: a broker answers a connection's requests in turn, and behind a fetch
      * that waits for messages each would take a tenth of a second. */
     rd_kafka_t *ask;
+    struct kafka_watch ask_watch;
     rd_kafka_topic_t *topic;
     rd_kafka_queue_t *queue;
     int32_t partitions;
@@ -78,7 +79,8 @@ topic_know(struct kafka_consumer *consumer, const char *topic, struct why *why)
     code = rd_kafka_metadata(consumer->rk, 0, consumer->topic, &metadata,
                              KAFKA_ASK_MS);
     if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
-        return kafka_error(code, topic, "no broker answers", why);
+        return kafka_watch_error(code, &consumer->watch, topic, "no broker answers",
+                                 why);
     if (metadata->topic_cnt != 1)
         err = err_set(why, ERR_NOTFOUND, "kafka: %s: no such topic", topic);
     else
@@ -97,28 +99,24 @@ kafka_consumer_open(struct kafka_consumer **out, const struct config *config,
                     const char *topic, const char *name, struct why *why)
 {
     struct kafka_consumer *consumer = calloc(1, sizeof(*consumer));
-    rd_kafka_conf_t *conf, *same;
+    rd_kafka_conf_t *conf;
     enum err err;
 
     *out = NULL;
     if (consumer == NULL)
         return err_set(why, ERR_NOMEM, "kafka: no memory for a consumer");
     err = conf_make(&conf, consumer, config, name, why);
-    same = err == ERR_OK ? rd_kafka_conf_dup(conf) : NULL;
     if (err == ERR_OK)
         err = kafka_new(&consumer->rk, RD_KAFKA_CONSUMER, conf, why);
-    if (err == ERR_OK) {
-        err = kafka_new(&consumer->ask, RD_KAFKA_CONSUMER, same, why);
-        same = NULL;
-    }
-    if (same != NULL)
-        rd_kafka_conf_destroy(same);
+    if (err == ERR_OK)
+        err = kafka_asker(&consumer->ask, config, &consumer->ask_watch, why);
     if (err == ERR_OK)
         err = topic_know(consumer, topic, why);
     if (err != ERR_OK) {
         kafka_consumer_close(&consumer);
         return err;
     }
+    kafka_watch_quiet(&consumer->watch, false);
     consumer->queue = rd_kafka_queue_new(consumer->rk);
     *out = consumer;
     return ERR_OK;
@@ -320,23 +318,45 @@ kafka_consumer_next(struct kafka_consumer *consumer, int64_t timeout_us,
 
 /* --- questions --- */
 
+/* RD_KAFKA_OFFSET_BEGINNING, RD_KAFKA_OFFSET_END, or a time in ms; -1: none that late.
+ * rd_kafka_query_watermark_offsets may wait for ever while a broker is away. */
+static enum err
+offset_ask(struct kafka_consumer *consumer, int32_t partition, int64_t when,
+           int64_t *out, struct why *why)
+{
+    const char *name = rd_kafka_topic_name(consumer->topic);
+    rd_kafka_topic_partition_list_t *list;
+    rd_kafka_topic_partition_t *asked;
+    enum err err = partition_valid(consumer, partition, why);
+
+    if (err != ERR_OK)
+        return err;
+    list = rd_kafka_topic_partition_list_new(1);
+    asked = rd_kafka_topic_partition_list_add(list, name, partition);
+    asked->offset = when;
+    err = kafka_error(rd_kafka_offsets_for_times(consumer->ask, list, KAFKA_ASK_MS),
+                      name, "cannot ask for an offset", why);
+    if (err == ERR_OK)
+        err = kafka_error(asked->err, name, "cannot ask for an offset", why);
+    *out = asked->offset;
+    rd_kafka_topic_partition_list_destroy(list);
+    return err;
+}
+
 enum err
 kafka_consumer_range(struct kafka_consumer *consumer, int32_t partition,
                      uint64_t *first, uint64_t *next, struct why *why)
 {
-    const char *name = rd_kafka_topic_name(consumer->topic);
     int64_t low = 0, high = 0;
-    enum err err = partition_valid(consumer, partition, why);
+    enum err err =
+        offset_ask(consumer, partition, RD_KAFKA_OFFSET_BEGINNING, &low, why);
 
     if (err == ERR_OK)
-        err = kafka_error(rd_kafka_query_watermark_offsets(consumer->ask, name,
-                                                           partition, &low, &high,
-                                                           KAFKA_ASK_MS),
-                          name, "its first and last offset cannot be had", why);
+        err = offset_ask(consumer, partition, RD_KAFKA_OFFSET_END, &high, why);
     if (err == ERR_OK && (low < 0 || high < low))
         err = err_set(why, ERR_FATAL,
                       "kafka: %s: partition %d: offsets %" PRId64 " to %" PRId64,
-                      name, partition, low, high);
+                      rd_kafka_topic_name(consumer->topic), partition, low, high);
     *first = err == ERR_OK ? (uint64_t)low : 0;
     *next = err == ERR_OK ? (uint64_t)high : 0;
     return err;
@@ -346,26 +366,13 @@ enum err
 kafka_consumer_since(struct kafka_consumer *consumer, int32_t partition,
                      int64_t since_ms, uint64_t *offset, struct why *why)
 {
-    const char *name = rd_kafka_topic_name(consumer->topic);
-    rd_kafka_topic_partition_list_t *list;
-    rd_kafka_topic_partition_t *asked;
     uint64_t first;
-    enum err err = partition_valid(consumer, partition, why);
+    int64_t found = -1;
+    enum err err =
+        offset_ask(consumer, partition, since_ms < 0 ? 0 : since_ms, &found, why);
 
-    *offset = 0;
-    if (err != ERR_OK)
+    *offset = found >= 0 ? (uint64_t)found : 0;
+    if (err != ERR_OK || found >= 0)
         return err;
-    list = rd_kafka_topic_partition_list_new(1);
-    asked = rd_kafka_topic_partition_list_add(list, name, partition);
-    asked->offset = since_ms < 0 ? 0 : since_ms;
-    err = kafka_error(rd_kafka_offsets_for_times(consumer->ask, list, KAFKA_ASK_MS),
-                      name, "cannot look for a time", why);
-    if (err == ERR_OK)
-        err = kafka_error(asked->err, name, "cannot look for a time", why);
-    if (err == ERR_OK && asked->offset >= 0)
-        *offset = (uint64_t)asked->offset;
-    else if (err == ERR_OK) /* none that late */
-        err = kafka_consumer_range(consumer, partition, &first, offset, why);
-    rd_kafka_topic_partition_list_destroy(list);
-    return err;
+    return kafka_consumer_range(consumer, partition, &first, offset, why);
 }

@@ -15,6 +15,7 @@
 #define COMMON_KAFKA_IMPL_H
 
 #include <librdkafka/rdkafka.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -27,6 +28,7 @@ enum {
     KAFKA_ASK_MS = 10000,           /* one question to the brokers */
     KAFKA_PROPERTIES_MAX = 1 << 16, /* bytes of the file */
     KAFKA_TEXT_SIZE = 64,
+    KAFKA_LAST_SIZE = 160,
 };
 
 /* The opaque of each handle: a caller with more of its own has it as the first member. */
@@ -34,7 +36,10 @@ struct kafka_watch {
     char name[KAFKA_TEXT_SIZE];
     atomic_bool away;
     _Atomic int64_t said_us;
-    atomic_uint unsaid; /* lines since then */
+    atomic_uint unsaid;    /* lines since then */
+    atomic_bool quiet;     /* nothing is logged: the caller says it, in its why */
+    pthread_mutex_t mutex; /* guards last */
+    char last[KAFKA_LAST_SIZE];
 };
 
 struct kafka_setting {
@@ -59,5 +64,10 @@ enum err kafka_error(rd_kafka_resp_err_t code, const char *what, const char *doi
 
 /* Something works: says so if it did not before. */
 void kafka_watch_ok(struct kafka_watch *watch);
+/* Quiet while a handle is opened, which those who try for ever do each second. */
+void kafka_watch_quiet(struct kafka_watch *watch, bool quiet);
+/* As kafka_error, with the last trouble that librdkafka told, if any. */
+enum err kafka_watch_error(rd_kafka_resp_err_t code, struct kafka_watch *watch,
+                           const char *what, const char *doing, struct why *why);
 
 #endif

@@ -150,7 +150,8 @@ topic_know(struct kafka_producer *producer, const char *topic, int64_t ask_ms,
     code = rd_kafka_metadata(producer->rk, 0, producer->topic, &metadata,
                              ask_ms < KAFKA_ASK_MS ? (int)ask_ms : KAFKA_ASK_MS);
     if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
-        return kafka_error(code, topic, "no broker answers", why);
+        return kafka_watch_error(code, &producer->watch, topic, "no broker answers",
+                                 why);
     if (metadata->topic_cnt != 1)
         err = err_set(why, ERR_NOTFOUND, "kafka: %s: no such topic", topic);
     else
@@ -180,6 +181,7 @@ kafka_producer_open(struct kafka_producer **out, const struct config *config,
         pthread_mutex_init(&producer->polling, NULL) != 0)
         abort();
     err = conf_make(&conf, producer, config, name, linger_ms, why);
+    kafka_watch_quiet(&producer->watch, true);
     if (err == ERR_OK)
         err = kafka_new(&producer->rk, RD_KAFKA_PRODUCER, conf, why);
     if (err == ERR_OK)
@@ -192,6 +194,7 @@ kafka_producer_open(struct kafka_producer **out, const struct config *config,
         kafka_producer_close(&producer);
         return err;
     }
+    kafka_watch_quiet(&producer->watch, false);
     *out = producer;
     return ERR_OK;
 }

@@ -48,7 +48,8 @@ metadata_ask(rd_kafka_t *rk, struct kafka_topic *topic, struct why *why)
         return kafka_error(rd_kafka_last_error(), topic->name, "bad name", why);
     code = rd_kafka_metadata(rk, 0, rkt, &metadata, KAFKA_ASK_MS);
     err = code != RD_KAFKA_RESP_ERR_NO_ERROR
-              ? kafka_error(code, topic->name, "no broker answers", why)
+              ? kafka_watch_error(code, rd_kafka_opaque(rk), topic->name,
+                                  "no broker answers", why)
               : metadata_take(metadata, topic, why);
     if (metadata != NULL)
         rd_kafka_metadata_destroy(metadata);

@@ -88,6 +88,7 @@ nobody_at_home_is_an_error_to_try_again(void **state)
     assert_int_equal(kafka_producer_open(&producer, &away, "a", "test", 0, &said),
                      ERR_AGAIN);
     assert_null(producer);
+    assert_non_null(strstr(said.text, "Connection refused"));
     config_free(&away);
     assert_int_equal(
         kafka_producer_open(&producer, &config, "no-such-topic", "test", 0, &said),
