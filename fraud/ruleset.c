@@ -67,10 +67,8 @@ set_load(struct ruleset_source *source, struct ruleset **out, struct why *why)
     if (source->data_dir[0] != '\0')
         err = ruleset_keep(source->data_dir, source->dir, set->sha256, &set->number,
                            why);
-    else if (current == NULL || current->number < RULESET_NUMBER_MAX)
-        set->number = (uint16_t)(current == NULL ? 1 : current->number + 1);
     else
-        err = err_set(why, ERR_FULL, "%d rule sets: restart", RULESET_NUMBER_MAX);
+        set->number = ruleset_number_of(set->sha256);
     if (err != ERR_OK)
         ruleset_free(&set);
     *out = set;

@@ -4,8 +4,8 @@
  * bot agents), addresses.txt (known bad addresses, one a line), honeypots.txt (ad ids); any
  * may be absent: the built-in then serves. Its identity is one SHA-256 over the files'
  * names and bytes (the built-in's where absent); DATA/rulesets/NUMBER keeps a copy of each
- * that was ever live, and the number (1, 2, ...) is its place there; such a copy is itself a
- * rule set's directory. Lists are reloaded without a pause: a new set is built aside and
+ * that was ever live; the number comes from the SHA-256 (in every process the same; should
+ * another set have it, the next free one), and such a copy is itself a rule set's directory. Lists are reloaded without a pause: a new set is built aside and
  * swapped in.
  *
  *   rules.json     {"double_click_ms": 10000, "repeat_click_ms": 3600000,
@@ -50,8 +50,8 @@ enum {
 struct ruleset;
 struct ruleset_source;
 
-/* dir NULL or "": built-in rules only. data_dir holds rulesets/; NULL: sets are numbered
- * from 1 and not kept (tests, benchmarks). */
+/* dir NULL or "": built-in rules only. data_dir holds rulesets/; NULL: sets are not
+ * kept (tests, benchmarks). */
 enum err ruleset_open(struct ruleset_source **out, const char *dir,
                       const char *data_dir, struct why *why);
 void ruleset_close(struct ruleset_source **source);

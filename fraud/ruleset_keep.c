@@ -50,17 +50,15 @@ kept_read(const char *dir, const char *name, char hex[HEX_SIZE])
     return whole;
 }
 
-/* *number: of the kept set with this hash, or 0; *last: the highest there is. */
+/* *number: of the kept set with this hash, or 0. */
 static enum err
-kept_find(const char *dir, const char *want, uint16_t *number, unsigned *last,
-          struct why *why)
+kept_find(const char *dir, const char *want, uint16_t *number, struct why *why)
 {
     DIR *listing = opendir(dir);
     struct dirent *entry;
     char hex[HEX_SIZE];
 
     *number = 0;
-    *last = 0;
     if (listing == NULL)
         return err_set(why, ERR_FATAL, "%s: %s", dir, strerror(errno));
     while ((entry = readdir(listing)) != NULL) {
@@ -69,8 +67,6 @@ kept_find(const char *dir, const char *want, uint16_t *number, unsigned *last,
 
         if (*end != '\0' || n < 1 || n > RULESET_NUMBER_MAX)
             continue;
-        if (n > *last)
-            *last = (unsigned)n;
         if (kept_read(dir, entry->d_name, hex) && strcmp(hex, want) == 0)
             *number = (uint16_t)n;
     }
@@ -152,19 +148,24 @@ folder_fill(const char *tmp, const char *dir, const char *want, struct why *why)
     return err != ERR_OK ? err : file_write(path, hex, HEX_SIZE, why);
 }
 
-/* Gives tmp the first number after last that is free. */
+uint16_t
+ruleset_number_of(const uint8_t sha256[HASH_SHA256_SIZE])
+{
+    return (uint16_t)(((unsigned)sha256[0] << 8 | sha256[1]) % RULESET_NUMBER_MAX +
+                      1);
+}
+
+/* Gives tmp the number of its hash, or the next one that is free. */
 static enum err
-folder_publish(const char *tmp, const char *root, unsigned last, uint16_t *number,
-               struct why *why)
+folder_publish(const char *tmp, const char *root, const uint8_t *sha256,
+               uint16_t *number, struct why *why)
 {
     char name[16], path[FILE_PATH_MAX];
     enum err err = ERR_AGAIN;
 
-    for (unsigned n = last + 1; n <= last + TRIES_MAX && err == ERR_AGAIN; n++) {
-        if (n > RULESET_NUMBER_MAX)
-            return err_set(why, ERR_FULL,
-                           "%s holds %d rule sets, the most there can be", root,
-                           RULESET_NUMBER_MAX);
+    for (unsigned i = 0; i < TRIES_MAX && err == ERR_AGAIN; i++) {
+        unsigned n = (ruleset_number_of(sha256) - 1u + i) % RULESET_NUMBER_MAX + 1;
+
         (void)snprintf(name, sizeof(name), "%u", n);
         err = path_make(path, root, name, why);
         if (err != ERR_OK)
@@ -175,6 +176,8 @@ folder_publish(const char *tmp, const char *root, unsigned last, uint16_t *numbe
                 why, errno == EEXIST || errno == ENOTEMPTY ? ERR_AGAIN : ERR_FATAL,
                 "%s: %s", path, strerror(errno));
     }
+    if (err == ERR_AGAIN)
+        return err_set(why, ERR_FULL, "%s holds too many rule sets", root);
     return err != ERR_OK ? err : file_sync_folder_of(path, why);
 }
 
@@ -183,14 +186,13 @@ ruleset_keep(const char *data_dir, const char *dir, const uint8_t sha256[32],
              uint16_t *number, struct why *why)
 {
     char root[FILE_PATH_MAX], tmp[FILE_PATH_MAX], name[32], want[HEX_SIZE];
-    unsigned last = 0;
     enum err err = path_make(root, data_dir, "rulesets", why);
 
     hash_hex(sha256, HASH_SHA256_SIZE, want);
     if (err == ERR_OK)
         err = file_mkdirs(root, why);
     if (err == ERR_OK)
-        err = kept_find(root, want, number, &last, why);
+        err = kept_find(root, want, number, why);
     if (err != ERR_OK || *number != 0)
         return err;
     (void)snprintf(name, sizeof(name), ".new-%016llx",
@@ -202,7 +204,7 @@ ruleset_keep(const char *data_dir, const char *dir, const uint8_t sha256[32],
         return err;
     err = folder_fill(tmp, dir, want, why);
     if (err == ERR_OK)
-        err = folder_publish(tmp, root, last, number, why);
+        err = folder_publish(tmp, root, sha256, number, why);
     if (err != ERR_OK)
         folder_remove(tmp);
     return err;

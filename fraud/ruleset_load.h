@@ -55,6 +55,8 @@ void ruleset_free(struct ruleset **set);
 /* ERR_INVALID names the key. */
 enum err ruleset_rules_parse(struct ruleset_limits *limits, const char *json,
                              struct why *why);
+/* The number that a set has wherever it is kept: from its hash. */
+uint16_t ruleset_number_of(const uint8_t sha256[HASH_SHA256_SIZE]);
 /* Finds or makes data_dir/rulesets/N with dir's files; *number gets N. */
 enum err ruleset_keep(const char *data_dir, const char *dir,
                       const uint8_t sha256[32], uint16_t *number, struct why *why);
