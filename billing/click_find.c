@@ -5,38 +5,25 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "billing/click_file.h"
 #include "billing/final.h"
 #include "billing/judge.h"
 #include "common/clock.h"
-#include "common/file.h"
 #include "common/money.h"
-#include "schema/avrofile.h"
 #include "schema/click.h"
 #include "schema/manifest.h"
 
-/* Decodes rows up to the one wanted. click borrows from reader. */
+/* Decodes rows up to the one wanted, which the file has by its list. */
 static enum err
-row_read(struct avrofile_reader *reader, uint64_t wanted, struct click *click,
+row_read(struct click_file *in, uint64_t wanted, struct click *click,
          struct why *why)
 {
-    unsigned version = click_schema_version(avrofile_schema(reader));
-    uint64_t row = 0, records;
-    struct str bytes;
-    enum err err;
+    enum err err = ERR_OK;
 
-    while ((err = avrofile_block(reader, &bytes, &records, why)) == ERR_OK) {
-        size_t at = 0, used;
-        for (uint64_t i = 0; i < records; i++, row++, at += used) {
-            err = click_decode(click, (const uint8_t *)bytes.p + at, bytes.n - at,
-                               version, &used, why);
-            if (err != ERR_OK || row == wanted)
-                return err;
-        }
-    }
-    return err == ERR_AGAIN
-               ? err_set(why, ERR_CORRUPT, "click: row %llu is not in its file",
-                         (unsigned long long)wanted)
-               : err;
+    for (uint64_t row = 0; err == ERR_OK && row <= wanted; row++)
+        err = click_file_next(in, click, why);
+    assert(err != ERR_AGAIN);
+    return err;
 }
 
 static void
@@ -148,17 +135,16 @@ one_format(const struct click_find *what, const struct manifest *manifest,
            struct why *why)
 {
     const struct manifest_file *file = file_listed(manifest, at->archive_path);
-    struct avrofile_reader *reader = NULL;
+    struct click_file *in = NULL;
     struct click click;
-    char path[FILE_PATH_MAX], ip[16];
+    char ip[16];
 
     if (file == NULL || at->row >= file->clicks)
         return err_set(why, ERR_CORRUPT, "click: %s is not listed",
                        at->archive_path);
-    (void)snprintf(path, sizeof(path), "%s/%s", what->archive_dir, file->path);
-    enum err err = avrofile_open(&reader, path, why);
+    enum err err = click_file_open(&in, what->archive_dir, file, why);
     if (err == ERR_OK)
-        err = row_read(reader, at->row, &click, why);
+        err = row_read(in, at->row, &click, why);
     if (err == ERR_OK &&
         (what->allowed == NULL || what->allowed(what->ctx, &click))) {
         if (what->discreet)
@@ -173,7 +159,7 @@ one_format(const struct click_find *what, const struct manifest *manifest,
         buf_add_text(out, what->json ? "}" : "");
         (*found)++;
     }
-    avrofile_close(&reader);
+    click_file_close(&in);
     return err;
 }
 

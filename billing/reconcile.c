@@ -5,10 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "billing/click_file.h"
 #include "billing/final.h"
 #include "common/clock.h"
-#include "common/file.h"
-#include "schema/avrofile.h"
 #include "schema/click.h"
 #include "schema/manifest.h"
 #include "schema/text.h"
@@ -139,32 +138,19 @@ rows_grow(struct reconciling *r, uint64_t clicks, struct why *why)
 }
 
 static enum err
-clicks_compare(struct reconciling *r, struct avrofile_reader *reader,
-               const struct manifest_file *file, struct why *why)
+clicks_compare(struct reconciling *r, const struct manifest_file *file,
+               struct why *why)
 {
-    unsigned version = click_schema_version(avrofile_schema(reader));
-    uint64_t row = 0, records;
-    struct str bytes;
-    enum err err;
+    struct click_file *in = NULL;
+    struct click click;
+    uint64_t row = 0;
+    enum err err = click_file_open(&in, r->archive_dir, file, why);
 
-    while ((err = avrofile_block(reader, &bytes, &records, why)) == ERR_OK) {
-        size_t at = 0, used;
-        for (uint64_t i = 0; i < records; i++, row++) {
-            struct click click;
-            if (row >= file->clicks)
-                return err_set(why, ERR_CORRUPT, "%s: more clicks than listed",
-                               file->path);
-            err = click_decode(&click, (const uint8_t *)bytes.p + at, bytes.n - at,
-                               version, &used, why);
-            if (err != ERR_OK)
-                return err;
-            at += used;
-            row_compare(r, &click, r->live[row], &r->final[row]);
-        }
+    while (err == ERR_OK && (err = click_file_next(in, &click, why)) == ERR_OK) {
+        row_compare(r, &click, r->live[row], &r->final[row]);
+        row++;
     }
-    if (err == ERR_AGAIN && row != file->clicks)
-        return err_set(why, ERR_CORRUPT, "%s: fewer clicks than listed",
-                       file->path);
+    click_file_close(&in);
     return err == ERR_AGAIN ? ERR_OK : err;
 }
 
@@ -172,8 +158,6 @@ static enum err
 file_compare(struct reconciling *r, const struct manifest_file *file,
              struct why *why)
 {
-    char path[FILE_PATH_MAX];
-    struct avrofile_reader *reader = NULL;
     enum err err = rows_grow(r, file->clicks, why);
 
     if (err == ERR_OK)
@@ -186,13 +170,7 @@ file_compare(struct reconciling *r, const struct manifest_file *file,
         memset(r->live, 0, file->clicks * sizeof(*r->live));
         err = ERR_OK;
     }
-    (void)snprintf(path, sizeof(path), "%s/%s", r->archive_dir, file->path);
-    if (err == ERR_OK)
-        err = avrofile_open(&reader, path, why);
-    if (err == ERR_OK)
-        err = clicks_compare(r, reader, file, why);
-    avrofile_close(&reader);
-    return err;
+    return err == ERR_OK ? clicks_compare(r, file, why) : err;
 }
 
 static void
