@@ -19,23 +19,6 @@ month_bounds(const char *month, char first[DATE_SIZE])
     (void)snprintf(first, DATE_SIZE, "%.7s-01", month);
 }
 
-/* numeric text of micros, which our own sums wrote: whole, within 128 bits. */
-static enum err
-wide_parse(const char *text, money_wide *out, struct why *why)
-{
-    bool negative = *text == '-';
-    money_wide value = 0;
-
-    for (const char *p = text + negative; *p != '\0'; p++) {
-        if (*p < '0' || *p > '9' || __builtin_mul_overflow(value, 10, &value) ||
-            __builtin_add_overflow(value, *p - '0', &value))
-            return err_set(why, ERR_CORRUPT, "invoice: '%s' is no sum of micros",
-                           text);
-    }
-    *out = negative ? -value : value;
-    return ERR_OK;
-}
-
 /* Advertisers and currencies with posted runs of the month that no invoice holds. A run
  * belongs to the month of its day; late runs of an invoiced month go on the next invoice
  * made. */
@@ -75,7 +58,7 @@ line_insert(struct line_maker *maker, const struct pg_result *rows, int row,
 {
     char number[NUMBER_TEXT], minor[MONEY_TEXT_SIZE];
     money_wide micros = 0;
-    enum err err = wide_parse(pg_value(rows, row, 6), &micros, why);
+    enum err err = money_wide_parse(str_of(pg_value(rows, row, 6)), &micros, why);
 
     if (err != ERR_OK)
         return err;

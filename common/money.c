@@ -93,6 +93,28 @@ money_minor_format(money_wide minor, int places, char *text)
     return text;
 }
 
+enum err
+money_wide_parse(struct str text, money_wide *out, struct why *why)
+{
+    bool negative = text.n > 0 && text.p[0] == '-';
+    bool good = text.n > negative;
+    money_wide value = 0;
+
+    for (uint32_t i = negative; i < text.n && good; i++) {
+        int digit = text.p[i] - '0';
+
+        /* Downwards for a negative one: there is one more of them. */
+        good = digit >= 0 && digit <= 9 &&
+               !__builtin_mul_overflow(value, 10, &value) &&
+               !__builtin_add_overflow(value, negative ? -digit : digit, &value);
+    }
+    if (!good)
+        return err_set(why, ERR_CORRUPT, "'%.*s' is no sum of micros",
+                       text.n > 64 ? 64 : (int)text.n, text.p);
+    *out = value;
+    return ERR_OK;
+}
+
 char *
 money_format(money_wide micros, int places, char *text)
 {

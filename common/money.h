@@ -24,6 +24,10 @@ enum { MONEY_TEXT_SIZE = 48, MONEY_PLACES_MAX = 6 };
  * a digit on both sides of the point) to micros. ERR_INVALID leaves *out alone. */
 enum err money_parse(struct str text, int64_t *out, struct why *why);
 
+/* A sum as text, micros without a point ("-1250000"), as databases give it. ERR_CORRUPT if
+ * it is none, or leaves 128 bits; *out is left alone. */
+enum err money_wide_parse(struct str text, money_wide *out, struct why *why);
+
 /* micros with places decimals (0..6), exact: asserts that no digit is cut off. */
 char *money_format(money_wide micros, int places, char *text);
 

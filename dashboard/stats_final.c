@@ -54,17 +54,6 @@ row_of_day(struct stats *stats, const char *text)
     return NULL;
 }
 
-static money_wide
-micros_of(const char *text)
-{
-    bool negative = *text == '-';
-    money_wide value = 0;
-
-    for (text += negative; *text >= '0' && *text <= '9'; text++)
-        value = value * 10 + (*text - '0');
-    return negative ? -value : value;
-}
-
 static void
 cell_add(struct stats_cell *cell, const char *verdict, uint64_t clicks,
          money_wide cost)
@@ -80,48 +69,68 @@ cell_add(struct stats_cell *cell, const char *verdict, uint64_t clicks,
     }
 }
 
-static void
-totals_add(struct stats *stats, const struct pg_result *result, int i)
+static enum err
+totals_add(struct stats *stats, const struct pg_result *result, int i,
+           struct why *why)
 {
     struct stats_row *row = row_of_day(stats, pg_value(result, i, 0));
+    money_wide cost = 0;
 
     if (row == NULL || row->state != STATS_FINAL)
-        return;
+        return ERR_OK;
+    enum err err = money_wide_parse(str_of(pg_value(result, i, 4)), &cost, why);
+    if (err != ERR_OK)
+        return err;
     const char *verdict = pg_value(result, i, 1);
     uint64_t clicks = (uint64_t)pg_i64(result, i, 3);
-    cell_add(&row->all, verdict, clicks, micros_of(pg_value(result, i, 4)));
+    cell_add(&row->all, verdict, clicks, cost);
     row->duplicate += strcmp(verdict, "duplicate") == 0 ? clicks : 0;
     row->quarantined += strcmp(verdict, "quarantined") == 0 ? clicks : 0;
     row->over_budget += strcmp(verdict, "over_budget") == 0 ? clicks : 0;
     enum reason reason = reason_find(str_of(pg_value(result, i, 2)));
     if (reason < REASONS_N && reason != REASON_none)
         row->reasons[reason] += clicks;
+    return ERR_OK;
+}
+
+static enum err
+group_add(struct stats_cell *cell, const struct pg_result *result, int i,
+          struct why *why)
+{
+    money_wide cost = 0;
+    enum err err = money_wide_parse(str_of(pg_value(result, i, 4)), &cost, why);
+
+    if (err == ERR_OK)
+        cell_add(cell, pg_value(result, i, 2), (uint64_t)pg_i64(result, i, 3),
+                 cost);
+    return err;
 }
 
 /* Rows come ordered by day and value, several verdicts each. */
-static void
-groups_add(struct stats *stats, const struct pg_result *result)
+static enum err
+groups_add(struct stats *stats, const struct pg_result *result, struct why *why)
 {
     struct stats_row *row = NULL;
     int n = pg_rows(result);
+    enum err err = ERR_OK;
 
-    for (int i = 0; i < n;) {
+    for (int i = 0; i < n && err == ERR_OK;) {
         const char *day = pg_value(result, i, 0), *value = pg_value(result, i, 1);
         struct stats_cell cell = {0};
         struct stats_row *its = row_of_day(stats, day);
         if (its != row && row != NULL)
             stats_groups_end(stats, row);
         row = its;
-        for (; i < n && strcmp(pg_value(result, i, 0), day) == 0 &&
+        for (; err == ERR_OK && i < n && strcmp(pg_value(result, i, 0), day) == 0 &&
                strcmp(pg_value(result, i, 1), value) == 0;
              i++)
-            cell_add(&cell, pg_value(result, i, 2), (uint64_t)pg_i64(result, i, 3),
-                     micros_of(pg_value(result, i, 4)));
+            err = group_add(&cell, result, i, why);
         if (row != NULL && row->state == STATS_FINAL)
             stats_group_add(stats, str_of(value), &cell);
     }
     if (row != NULL)
         stats_groups_end(stats, row);
+    return err;
 }
 
 static enum err
@@ -168,7 +177,7 @@ days_read(struct stats *stats, const char *from, const char *to, struct why *why
         "GROUP BY 1, 2, 3",
         params, 3, &result, why);
     for (int i = 0; err == ERR_OK && i < pg_rows(result); i++)
-        totals_add(stats, result, i);
+        err = totals_add(stats, result, i, why);
     pg_result_free(&result);
     if (err != ERR_OK || column == NULL)
         return err;
@@ -180,7 +189,7 @@ days_read(struct stats *stats, const char *from, const char *to, struct why *why
         column);
     err = pg_exec(stats->call->pg, sql, params, 3, &result, why);
     if (err == ERR_OK)
-        groups_add(stats, result);
+        err = groups_add(stats, result, why);
     pg_result_free(&result);
     return err;
 }

@@ -226,6 +226,53 @@ every_active_currency_has_its_places(void **state)
     assert_int_equal(money_currency_places((struct str){NULL, 0}), -1);
 }
 
+static void
+sums_as_text_are_read_to_the_last_of_128_bits(void **state)
+{
+    static const char *const good[] = {
+        "0",
+        "7",
+        "-7",
+        "1250000",
+        "9223372036854775808",
+        "-9223372036854775809",
+        "170141183460469231731687303715884105727",
+        "-170141183460469231731687303715884105728",
+    };
+    static const char *const bad[] = {
+        "",
+        "-",
+        "--1",
+        "+1",
+        " 1",
+        "1 ",
+        "1.5",
+        "1e3",
+        "0x10",
+        "170141183460469231731687303715884105728",
+        "-170141183460469231731687303715884105729",
+        "99999999999999999999999999999999999999990",
+    };
+    char text[MONEY_TEXT_SIZE];
+    struct why why;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+        money_wide value = 99;
+
+        assert_int_equal(money_wide_parse(str_of(good[i]), &value, &why), ERR_OK);
+        assert_string_equal(money_minor_format(value, 0, text), good[i]);
+    }
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        money_wide value = 99;
+
+        assert_int_equal(money_wide_parse(str_of(bad[i]), &value, &why),
+                         ERR_CORRUPT);
+        assert_true(value == 99);
+        assert_non_null(strstr(why.text, "is no sum of micros"));
+    }
+}
+
 int
 main(void)
 {
@@ -236,6 +283,7 @@ main(void)
         cmocka_unit_test(minor_units_have_their_point),
         cmocka_unit_test(rounding_agrees_with_paper_for_every_number_of_places),
         cmocka_unit_test(sums_past_64_bits_are_rounded_too),
+        cmocka_unit_test(sums_as_text_are_read_to_the_last_of_128_bits),
         cmocka_unit_test(every_active_currency_has_its_places),
     };
 

@@ -175,6 +175,31 @@ yesterday_final_and_today_provisional_stand_side_by_side(void **state)
     cJSON_Delete(json);
 }
 
+static void
+a_stored_sum_that_is_none_leaves_the_days_unavailable(void **state)
+{
+    static const char *const groups[] = {"", "&group_by=country"};
+
+    (void)state;
+    daily_put(&rig, "hats", "2026-03-01", "ad1", "DE", "billable", "none", 1,
+              "'NaN'");
+    for (int i = 0; i < 2; i++) {
+        char path[PATH_TEXT];
+
+        (void)snprintf(path, sizeof(path),
+                       "/v1/campaigns/hats/stats?granularity=1d%s"
+                       "&from=2026-03-01T12:00:00Z&to=2026-03-02T12:00:00Z",
+                       groups[i]);
+        cJSON *json = ask_json(rig.port, KEY_ACCOUNT, path, 200);
+        assert_int_equal(cJSON_GetArraySize(member(json, "rows")), 2);
+        for (int k = 0; k < 2; k++) {
+            text_is(row_at(json, k), "state", "unavailable");
+            assert_false(has(row_at(json, k), "cost"));
+        }
+        cJSON_Delete(json);
+    }
+}
+
 int
 main(void)
 {
@@ -183,6 +208,7 @@ main(void)
         cmocka_unit_test(what_closed_days_do_not_keep_is_unavailable),
         cmocka_unit_test(the_rest_of_many_values_is_one_group),
         cmocka_unit_test(yesterday_final_and_today_provisional_stand_side_by_side),
+        cmocka_unit_test(a_stored_sum_that_is_none_leaves_the_days_unavailable),
     };
 
     (void)itest_server("CLICKLEDGER_TEST_PG");
