@@ -114,6 +114,7 @@ struct before {
     uint64_t log_first, log_next;
     uint64_t epoch; /* the highest on record */
     int64_t since_us;
+    struct owner_state state;
 };
 
 /* Where Redis's rows are built upon, verdicts are needed from a little before its last
@@ -135,28 +136,35 @@ static enum err
 others_follow(struct part *part, struct tools *tools, struct before *before,
               struct why *why)
 {
-    struct owner_state state;
-    enum err err = owner_read(tools->redis, part->partition, &state, why);
+    const struct owner_state *state = &before->state;
+    enum err err = owner_read(tools->redis, part->partition, &before->state, why);
 
     if (err != ERR_OK)
         return err;
-    before->since_us = follow_since_us(part, &state, before);
-    if (state.building == 0 && state.offset < before->log_first &&
-        rebuild_reason(part, &state, before->log_first, before->log_next) == NULL)
-        return source_gone(part->partition, state.offset, before->log_first,
+    before->since_us = follow_since_us(part, state, before);
+    if (state->building == 0 && state->offset < before->log_first &&
+        rebuild_reason(part, state, before->log_first, before->log_next) == NULL)
+        return source_gone(part->partition, state->offset, before->log_first,
                            before->log_next, why);
     return verdictlog_follow(part->shared->deps.verdicts, part->partition,
                              before->since_us, why);
 }
 
-/* What the owner before us recorded until our epoch stopped it. */
+/* What the owner before us recorded and flushed until our epoch stopped it. What it recorded
+ * and could not flush any more is judged again, and nobody has seen the first answer. */
 static enum err
 others_end(struct part *part, const struct owner_state *state,
            const struct before *before, struct why *why)
 {
     int64_t since_us = follow_since_us(part, state, before);
     uint64_t epoch;
-    enum err err = verdictlog_follow(
+    enum err err;
+
+    if (since_us >= before->since_us && state->offset == before->state.offset &&
+        state->build_offset == before->state.build_offset &&
+        state->building == before->state.building)
+        return ERR_OK;
+    err = verdictlog_follow(
         part->shared->deps.verdicts, part->partition,
         since_us < before->since_us ? since_us : before->since_us, why);
 
@@ -179,6 +187,19 @@ epoch_min(const struct part *part, const struct before *before, int64_t now_us)
                                                                        : least;
 }
 
+/* What came while we claimed: Redis or the verdicts may be past the end that we know. */
+static enum err
+end_again(const struct part *part, const struct owner_state *state,
+          struct before *before, struct why *why)
+{
+    uint64_t at = state->building != 0 ? state->build_offset : state->offset;
+
+    if (at <= before->log_next && part->recorded_next <= before->log_next)
+        return ERR_OK;
+    return clicklog_range(part->shared->deps.log, part->partition,
+                          &before->log_first, &before->log_next, why);
+}
+
 static enum err
 epoch_take(struct part *part, struct tools *tools, struct before *before,
            struct owner_state *state, struct why *why)
@@ -199,6 +220,8 @@ epoch_take(struct part *part, struct tools *tools, struct before *before,
                           state, why);
     if (err == ERR_OK && kafka)
         err = others_end(part, state, before, why);
+    if (err == ERR_OK)
+        err = end_again(part, state, before, why);
     return err;
 }
 

@@ -41,8 +41,10 @@ enum {
     PART_UNFLUSHED_MAX = 1 << 18,
     /* Clicks of the last hours that warm the fraud tables at start, all partitions. */
     PART_WARM_CLICKS_MAX = 2000000,
-    PART_VERDICTS_BACK_S =
-        600, /* verdicts are followed from before the last flush */
+    /* Verdicts are followed from so long before the last flush on, and for a while after a
+     * partition is let go: often it comes back at once. */
+    PART_VERDICTS_BACK_S = 600,
+    PART_FOLLOW_S = 30,
     PART_LOST_S =
         30, /* of silence, until a partition taken from us is claimed again */
     PART_GAP_TRIES = 5,            /* re-reads before a gap is an alarm */
@@ -91,8 +93,9 @@ struct part {
     struct shared *shared;
     uint32_t partition;
     enum part_state state;
-    uint64_t taken;   /* clicklog_owned when it was taken */
-    int64_t leave_us; /* leaving is given up at; 0: not leaving */
+    uint64_t taken;          /* clicklog_owned when it was taken */
+    int64_t leave_us;        /* leaving is given up at; 0: not leaving */
+    int64_t follow_until_us; /* verdicts, though it is not ours; 0: they are not */
     struct windows *windows;
     struct source *source;
     uint64_t epoch;

@@ -47,7 +47,7 @@ tenure_leave_until_us(struct part *part, int64_t now_us)
 }
 
 void
-tenure_end(struct part *part)
+tenure_end(struct part *part, int64_t now_us)
 {
     bool settled = tenure_settled(part);
 
@@ -71,6 +71,16 @@ tenure_end(struct part *part)
     part->sweep_us = 0;
     if (part->lag != NULL)
         metric_set(part->lag, 0);
-    verdictlog_leave(part->shared->deps.verdicts, part->partition);
+    part->follow_until_us = now_us + PART_FOLLOW_S * CLOCK_SECOND_US;
     clicklog_let_go(part->shared->deps.log, part->partition);
+}
+
+void
+tenure_rest(struct part *part, int64_t now_us)
+{
+    if (part->state != PART_IDLE || part->follow_until_us == 0 ||
+        now_us < part->follow_until_us)
+        return;
+    part->follow_until_us = 0;
+    verdictlog_leave(part->shared->deps.verdicts, part->partition);
 }

@@ -28,6 +28,8 @@ bool tenure_settled(const struct part *part);
 /* When leaving is given up. Asked again: the same. */
 int64_t tenure_leave_until_us(struct part *part, int64_t now_us);
 /* -> IDLE, whatever is not on record forgotten; the log may give it to another. */
-void tenure_end(struct part *part);
+void tenure_end(struct part *part, int64_t now_us);
+/* Some time after the end, unless it came back: its verdicts are not followed any more. */
+void tenure_rest(struct part *part, int64_t now_us);
 
 #endif

@@ -259,7 +259,7 @@ leave(struct worker *w, struct part *part)
         (void)flush_all(w);
     }
     if (tenure_settled(part) || now_us >= until_us)
-        tenure_end(part);
+        tenure_end(part, now_us);
 }
 
 /* True while the partition is ours to read. */
@@ -273,7 +273,7 @@ tenure_look(struct worker *w, struct part *part)
         leave(w, part);
     if (tenure == TENURE_AGAIN) {
         (void)record(w);
-        tenure_end(part);
+        tenure_end(part, w->tools.now_us);
         tenure = TENURE_TAKE;
     }
     if (tenure == TENURE_TAKE)
@@ -328,6 +328,7 @@ house_keep(struct worker *w)
                        next > part->flushed ? (int64_t)(next - part->flushed) : 0);
         }
         part_metrics(part, &stats);
+        tenure_rest(part, w->tools.now_us);
         if (part->sweep_us > 0 && part->state == PART_RUN)
             part_sweep(part, &w->tools);
     }
@@ -386,7 +387,7 @@ run(void *arg)
     for (uint32_t i = 0; i < w->parts_n; i++)
         if (w->parts[i].state != PART_IDLE &&
             clicklog_is_kafka(w->shared->deps.log))
-            tenure_end(&w->parts[i]);
+            tenure_end(&w->parts[i], w->tools.now_us);
     return NULL;
 }
 
