@@ -81,9 +81,9 @@ clicklog_kafka_wake(struct clicklog_kafka *kafka)
 
 /* rd_kafka_query_watermark_offsets never returns while a broker is away (librdkafka
  * 2.0.2); this one keeps its time. */
-enum err
-kafka_offset_ask(struct clicklog_kafka *kafka, uint32_t partition, int64_t when,
-                 int timeout_ms, int64_t *offset, struct why *why)
+static enum err
+offset_ask(struct clicklog_kafka *kafka, rd_kafka_t *rk, uint32_t partition,
+           int64_t when, int timeout_ms, int64_t *offset, struct why *why)
 {
     rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
     rd_kafka_topic_partition_t *asked =
@@ -91,12 +91,19 @@ kafka_offset_ask(struct clicklog_kafka *kafka, uint32_t partition, int64_t when,
     rd_kafka_resp_err_t code;
 
     asked->offset = when;
-    code = rd_kafka_offsets_for_times(kafka->rk, list, timeout_ms);
+    code = rd_kafka_offsets_for_times(rk, list, timeout_ms);
     if (code == RD_KAFKA_RESP_ERR_NO_ERROR)
         code = asked->err;
     *offset = asked->offset;
     rd_kafka_topic_partition_list_destroy(list);
     return kafka_error(code, kafka->topic, "ask for an offset", why);
+}
+
+enum err
+kafka_offset_ask(struct clicklog_kafka *kafka, uint32_t partition, int64_t when,
+                 int timeout_ms, int64_t *offset, struct why *why)
+{
+    return offset_ask(kafka, kafka->ask, partition, when, timeout_ms, offset, why);
 }
 
 enum err
@@ -131,8 +138,8 @@ end_ask(struct clicklog_kafka *kafka, uint32_t p)
 {
     int64_t high;
 
-    if (kafka_offset_ask(kafka, p, RD_KAFKA_OFFSET_END, END_WAIT_MS, &high, NULL) !=
-            ERR_OK ||
+    if (offset_ask(kafka, kafka->rk, p, RD_KAFKA_OFFSET_END, END_WAIT_MS, &high,
+                   NULL) != ERR_OK ||
         high < 0)
         return;
     atomic_store(&kafka->parts[p].end, (uint64_t)high);
@@ -313,6 +320,8 @@ clicklog_kafka_open(struct clicklog_kafka **out,
     kafka_topic_name(cfg->config, "raw_clicks", kafka->topic);
     err = handles_make(kafka, cfg->stage, why);
     if (err == ERR_OK)
+        err = kafka_asker(&kafka->ask, cfg->config, &kafka->ask_watch, why);
+    if (err == ERR_OK)
         err = kafka_log_id(cfg->config, kafka->topic, &kafka->log_id, why);
     if (err == ERR_OK)
         err = parts_make(kafka, why);
@@ -364,6 +373,8 @@ clicklog_kafka_close(struct clicklog_kafka **out)
         rd_kafka_topic_destroy(kafka->rkt);
     if (kafka->rk != NULL)
         rd_kafka_destroy(kafka->rk);
+    if (kafka->ask != NULL)
+        rd_kafka_destroy(kafka->ask);
     (void)pthread_cond_destroy(&kafka->work);
     (void)pthread_cond_destroy(&kafka->changed);
     (void)pthread_mutex_destroy(&kafka->mutex);
