@@ -188,7 +188,7 @@ enum err clicklog_open_kafka(struct clicklog **out,
                              struct why *why);
 bool clicklog_is_kafka(const struct clicklog *log);
 /* ids[version], 1 <= version < n, is that schema version's id in a registry; before the
- * first reader. Without it, and in LMDB, the id is the version. */
+ * first reader. Any other id, and in LMDB all, is the version itself. */
 void clicklog_schema_ids(struct clicklog *log, const uint32_t *ids, uint32_t n);
 /* 0: not ours; else a number that is another after each assignment. LMDB: always 1. */
 uint64_t clicklog_owned(const struct clicklog *log, uint32_t partition);

@@ -57,16 +57,15 @@ big_endian(const uint8_t *p, unsigned n)
     return value;
 }
 
-/* 0: no schema of ours. */
+/* 0: no schema of ours. What was written before there was a registry has its version. */
 static uint16_t
 version_of(const struct clicklog_kafka *kafka, uint32_t id)
 {
-    if (!kafka->registered)
-        return id <= UINT16_MAX ? (uint16_t)id : 0;
-    for (uint16_t version = 1; version < SCHEMAS_MAX; version++)
+    for (uint16_t version = 1; kafka->registered && version < SCHEMAS_MAX;
+         version++)
         if (kafka->schemas[version] == id && id != 0)
             return version;
-    return 0;
+    return id <= UINT16_MAX ? (uint16_t)id : 0;
 }
 
 enum err

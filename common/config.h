@@ -124,6 +124,9 @@
     TEXT(dashboard, address, "127.0.0.1", "address to listen on")                  \
     NUMBER(dashboard, port, 8081, 0, 65535, "port; 0 takes a free one")            \
     NUMBER(dashboard, threads, 2, 1, 64, "HTTP threads")                           \
+    TEXT(metrics, address, "127.0.0.1", "address to listen on")                    \
+    NUMBER(metrics, port, 0, 0, 65535,                                             \
+           "of processes without ingest and dashboard; 0: none")                   \
     NUMBER(master, poll_ms, 1000, 50, 600000,                                      \
            "between looks for changed master data")
 

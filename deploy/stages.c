@@ -14,6 +14,7 @@
 #include "common/kafka.h"
 #include "common/log.h"
 #include "common/pg.h"
+#include "deploy/telemetry.h"
 #include "schema/migrate.h"
 
 enum { NAP_US = 50000 };
@@ -172,6 +173,8 @@ path_start(struct stages *stages, struct why *why)
             ingest_start(&stages->ingest, config, stages->log, stages->master, why);
     if (err == ERR_OK && (stages->which & STAGE_DASHBOARD) != 0)
         err = dashboard_start(&stages->dashboard, config, stages->master, why);
+    if (err == ERR_OK && (stages->which & (STAGE_INGEST | STAGE_DASHBOARD)) == 0)
+        err = telemetry_start(&stages->telemetry, config, why);
     return err;
 }
 
@@ -238,6 +241,8 @@ stages_stop(struct stages *stages)
         archive_stop(&stages->archive);
     if (stages->dashboard != NULL)
         dashboard_stop(&stages->dashboard);
+    if (stages->telemetry != NULL)
+        http_stop(&stages->telemetry);
     stages_log_close(stages);
     if (stages->rules != NULL)
         ruleset_close(&stages->rules);

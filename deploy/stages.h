@@ -25,6 +25,7 @@
 #include "common/config.h"
 #include "common/control.h"
 #include "common/err.h"
+#include "common/http.h"
 #include "common/verdictlog.h"
 #include "dashboard/dashboard.h"
 #include "fraud/ruleset.h"
@@ -68,6 +69,7 @@ struct stages {
     struct aggregate *aggregate;
     struct archive *archive;
     struct dashboard *dashboard;
+    struct http_server *telemetry; /* of a process without either */
     pthread_t keeper, scheduler;
     bool keeper_runs, scheduler_runs;
     atomic_bool stop;

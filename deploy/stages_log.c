@@ -8,6 +8,7 @@
 #include "common/file.h"
 #include "common/kafka.h"
 #include "common/log.h"
+#include "schema/click.h"
 #include "schema/topics.h"
 
 enum { VERDICTS_MAP_GIB = 1024, RETRY_US = 500000, REPORT_MAX = 1 << 16 };
@@ -85,7 +86,16 @@ view_open(struct stages *stages, const char *stage, struct clicklog **out,
     const struct clicklog_kafka_config cfg = {
         .config = stages->config, .stage = stage, .control = stages->control};
 
-    return clicklog_open_kafka(out, &cfg, why);
+    char topic[KAFKA_NAME_MAX + 1];
+    uint32_t ids[CLICK_VERSION + 1] = {0};
+    enum err err = clicklog_open_kafka(out, &cfg, why);
+
+    kafka_topic_name(stages->config, "raw_clicks", topic);
+    if (err == ERR_OK)
+        err = registry_register(stages->config, topic, ids, why);
+    if (err == ERR_OK)
+        clicklog_schema_ids(*out, ids, CLICK_VERSION + 1);
+    return err;
 }
 
 static enum err
