@@ -4,11 +4,8 @@
 
 #include <pthread.h>
 #include <setjmp.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -380,35 +377,6 @@ what_comes_after_a_failed_message_is_not_counted(void **state)
 
 /* --- a broker is killed --- */
 
-static pid_t
-broker_pid(const char *dir)
-{
-    char path[512], text[32] = "";
-    FILE *file;
-
-    (void)snprintf(path, sizeof(path), "%s/kafka/1/pid", dir);
-    file = fopen(path, "r");
-    assert_non_null(file);
-    assert_non_null(fgets(text, sizeof(text), file));
-    (void)fclose(file);
-    return (pid_t)strtol(text, NULL, 10);
-}
-
-/* deploy/kafka broker DIR 1 */
-static void
-broker_start(const char *dir)
-{
-    pid_t child = fork();
-    int status = 0;
-
-    if (child == 0) {
-        (void)execl("deploy/kafka", "kafka", "broker", dir, "1", (char *)NULL);
-        _exit(127);
-    }
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_int_equal(status, 0);
-}
-
 /* Sends up to "to" with producers that are renewed, as the relay does. */
 static void
 send_until(const char *topic, uint64_t acked[TOPIC_N], uint64_t to)
@@ -440,9 +408,9 @@ static void *
 kill_and_start(void *dir)
 {
     clock_sleep_us(300000);
-    (void)kill(broker_pid(dir), SIGKILL);
+    fixture_broker_kill(dir);
     clock_sleep_us(3 * SECOND);
-    broker_start(dir);
+    fixture_broker_start(dir);
     return NULL;
 }
 

@@ -325,6 +325,47 @@ brokers_that_are_away_are_an_error_to_try_again(void **state)
     assert_null(log);
 }
 
+static void
+a_broker_that_was_killed_is_waited_for_and_followed_on(void **state)
+{
+    const char *dir = getenv("CLICKLEDGER_TEST_KAFKA_DIR");
+    struct verdictlog *log;
+    struct why said = {""};
+    const uint64_t want[3] = {1, 2, 3};
+    int64_t began, until;
+    enum err err;
+
+    (void)state;
+    if (dir == NULL) {
+        print_message("no CLICKLEDGER_TEST_KAFKA_DIR\n");
+        skip();
+    }
+    config.kafka_delivery_ms_max = 1000;
+    log = log_open("a");
+    MUST(append(log, 0, 0, 1, 1, 1, why));
+    MUST(verdictlog_follow(log, 0, 0, why));
+    fixture_broker_kill(dir);
+    for (int i = 0; i < 2; i++) {
+        began = clock_mono_us();
+        assert_int_equal(append(log, 0, 1, 1, 1, 2, &said), ERR_AGAIN);
+        assert_in_range(clock_mono_us() - began, 0, 4 * SECOND);
+    }
+    expect(log, 0, 0, want, 1); /* the copy is there */
+    fixture_broker_start(dir);
+    until = clock_mono_us() + 60 * SECOND;
+    do
+        err = append(log, 0, 1, 1, 1, 2, &said);
+    while (err == ERR_AGAIN && clock_mono_us() < until);
+    assert_int_equal(err, ERR_OK);
+    MUST(append(log, 0, 2, 1, 1, 3, why));
+    do
+        err = verdictlog_follow(log, 0, 0, &said);
+    while (err == ERR_AGAIN && clock_mono_us() < until);
+    assert_int_equal(err, ERR_OK);
+    expect(log, 0, 0, want, 3);
+    verdictlog_close(&log);
+}
+
 /* --- many at once --- */
 
 struct crowd {
@@ -390,6 +431,7 @@ main(int argc, char **argv)
         TEST(damaged_messages_are_skipped),
         TEST(the_largest_blocks_go_and_wrong_ones_are_refused),
         TEST(brokers_that_are_away_are_an_error_to_try_again),
+        TEST(a_broker_that_was_killed_is_waited_for_and_followed_on),
         TEST(many_append_and_follow_at_once),
     };
 
