@@ -42,6 +42,7 @@ struct doctor {
     struct clicklog *log;
     uint64_t
         ends[CLICKLOG_PARTITIONS_MAX]; /* of what aggregate reads; 0: unknown */
+    uint64_t firsts[CLICKLOG_PARTITIONS_MAX]; /* the first that Kafka holds */
     struct buf out;
     bool json;
     unsigned findings, bad;
@@ -163,15 +164,14 @@ topic_ends_take(struct doctor *doctor)
 {
     struct kafka_consumer *consumer = NULL;
     char topic[KAFKA_NAME_MAX + 1];
-    uint64_t first;
 
     kafka_topic_name(doctor->config, "raw_clicks", topic);
     if (kafka_consumer_open(&consumer, doctor->config, topic, "doctor", NULL) !=
         ERR_OK)
         return;
     for (int32_t p = 0; p < doctor->config->clicklog_partitions; p++)
-        if (kafka_consumer_range(consumer, p, &first, &doctor->ends[p], NULL) !=
-            ERR_OK)
+        if (kafka_consumer_range(consumer, p, &doctor->firsts[p], &doctor->ends[p],
+                                 NULL) != ERR_OK)
             break;
     kafka_consumer_close(&consumer);
 }
@@ -306,6 +306,21 @@ struct live {
     unsigned dirty, building, absent;
 };
 
+static void
+retention_say(struct doctor *doctor, uint32_t partition, uint64_t offset)
+{
+    char text[256];
+
+    (void)snprintf(text, sizeof(text),
+                   "partition %u is counted up to offset %llu, and Kafka holds it "
+                   "from %llu on: live counts stand",
+                   partition, (unsigned long long)offset,
+                   (unsigned long long)doctor->firsts[partition]);
+    say(doctor, FINDING_BAD, "live", text,
+        "retention is shorter than the lag: see docs/runbook.md, and raise "
+        "kafka.retention_h");
+}
+
 static enum err
 owner_look(struct doctor *doctor, struct redis *redis, uint32_t partition,
            struct live *live, struct why *why)
@@ -323,6 +338,9 @@ owner_look(struct doctor *doctor, struct redis *redis, uint32_t partition,
     uint64_t offset =
         strtoull(field_of(reply, "offset", text, sizeof(text)), NULL, 10);
     live->absent += reply->count == 0;
+    if (reply->count != 0 && offset < doctor->firsts[partition] &&
+        field_of(reply, "building", text, sizeof(text))[0] == '\0')
+        retention_say(doctor, partition, offset);
     if (doctor->ends[partition] > offset)
         live->behind += doctor->ends[partition] - offset;
     redis_reply_free(&reply);
