@@ -224,8 +224,11 @@ class KafkaStack(Stack):
 
     def said(self, name, *words, since=0):
         """A line of a process's log, or of its events, with one of the words."""
-        with open(os.path.join(self.dir, f"{name}.log"), encoding="utf-8", errors="replace") as file:
-            lines = file.readlines() + self.events(name)
+        lines = self.events(name)
+        path = os.path.join(self.dir, f"{name}.log")
+        if os.path.exists(path):
+            with open(path, encoding="utf-8", errors="replace") as file:
+                lines = file.readlines() + lines
         return [line.strip() for line in lines[since:] if any(w in line for w in words)]
 
     # -- the end --------------------------------------------------------------------------
