@@ -7,14 +7,11 @@
 #include <string.h>
 
 #include "common/buf.h"
-#include "common/clock.h"
 #include "common/file.h"
 #include "common/hash.h"
 #include "common/kafka_impl.h"
-#include "common/log.h"
 
-enum { SAID_EVERY_US = 60 * 1000000, PREFIX_MAX = 200, KEY_MAX = 128 };
-enum { SYSLOG_WARNING = 4 }; /* librdkafka's levels are those of syslog(3) */
+enum { PREFIX_MAX = 200, KEY_MAX = 128 };
 
 /* --- errors --- */
 
@@ -98,93 +95,6 @@ kafka_error(rd_kafka_resp_err_t code, const char *what, const char *doing,
         return ERR_OK;
     return err_set(why, kafka_code(code), "kafka: %s: %s: %s", what, doing,
                    rd_kafka_err2str(code));
-}
-
-/* --- librdkafka's log --- */
-
-void
-kafka_watch_ok(struct kafka_watch *watch)
-{
-    if (!atomic_load_explicit(&watch->away, memory_order_relaxed) ||
-        !atomic_exchange(&watch->away, false))
-        return;
-    log_event(LOG_INFO, "kafka_back", LOG_TEXT("client", watch->name));
-}
-
-void
-kafka_watch_quiet(struct kafka_watch *watch, bool quiet)
-{
-    atomic_store(&watch->quiet, quiet);
-}
-
-/* "[thrd:...]: broker: words": the words, kept for kafka_watch_error. */
-static void
-watch_keep(struct kafka_watch *watch, const char *text)
-{
-    const char *words =
-        strncmp(text, "[thrd:", 6) == 0 ? strstr(text, "]: ") : NULL;
-
-    (void)pthread_mutex_lock(&watch->mutex);
-    (void)snprintf(watch->last, sizeof(watch->last), "%s",
-                   words == NULL ? text : words + 3);
-    (void)pthread_mutex_unlock(&watch->mutex);
-}
-
-enum err
-kafka_watch_error(rd_kafka_resp_err_t code, struct kafka_watch *watch,
-                  const char *what, const char *doing, struct why *why)
-{
-    char last[KAFKA_LAST_SIZE];
-
-    (void)pthread_mutex_lock(&watch->mutex);
-    memcpy(last, watch->last, sizeof(last));
-    (void)pthread_mutex_unlock(&watch->mutex);
-    if (code == RD_KAFKA_RESP_ERR_NO_ERROR || last[0] == '\0')
-        return kafka_error(code, what, doing, why);
-    return err_set(why, kafka_code(code), "kafka: %s: %s: %s (%s)", what, doing,
-                   rd_kafka_err2str(code), last);
-}
-
-static void
-watch_trouble(struct kafka_watch *watch, const char *what, const char *text)
-{
-    int64_t now = clock_mono_us(), said = atomic_load(&watch->said_us);
-
-    if (strcmp(what, "FAIL") == 0) /* the others are consequences */
-        watch_keep(watch, text);
-    if (atomic_load(&watch->quiet))
-        return;
-    if ((said != 0 && now - said < SAID_EVERY_US) ||
-        !atomic_compare_exchange_strong(&watch->said_us, &said, now)) {
-        (void)atomic_fetch_add(&watch->unsaid, 1);
-        return;
-    }
-    atomic_store(&watch->away, true);
-    log_event(LOG_WARN, "kafka_trouble", LOG_TEXT("client", watch->name),
-              LOG_TEXT("what", what), LOG_TEXT("text", text),
-              LOG_NUMBER("unsaid", atomic_exchange(&watch->unsaid, 0)));
-}
-
-static void
-log_line(const rd_kafka_t *rk, int level, const char *facility, const char *text)
-{
-    struct kafka_watch *watch = rk == NULL ? NULL : rd_kafka_opaque(rk);
-
-    if (strcmp(facility, "CONFWARN") == 0) /* a consumer's setting in a producer */
-        return;
-    if (level <= SYSLOG_WARNING && watch != NULL)
-        watch_trouble(watch, facility, text);
-    else
-        log_event(level <= SYSLOG_WARNING ? LOG_WARN : LOG_DEBUG, "kafka",
-                  LOG_TEXT("what", facility), LOG_TEXT("text", text));
-}
-
-/* Without this callback librdkafka prints errors in its own form. */
-static void
-error_line(rd_kafka_t *rk, int code, const char *text, void *opaque)
-{
-    (void)rk;
-    watch_trouble(opaque, rd_kafka_err2name((rd_kafka_resp_err_t)code), text);
 }
 
 /* --- settings --- */
@@ -347,13 +257,8 @@ kafka_conf(rd_kafka_conf_t **out, const struct config *config, const char *name,
         return err;
     if (!kafka_wanted(config))
         return err_set(why, ERR_INVALID, "kafka.brokers: not set");
-    memset(watch, 0, sizeof(*watch));
-    watch->mutex = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
-    (void)snprintf(watch->name, sizeof(watch->name), "clickledger-%s", name);
     conf = rd_kafka_conf_new();
-    rd_kafka_conf_set_opaque(conf, watch);
-    rd_kafka_conf_set_log_cb(conf, log_line);
-    rd_kafka_conf_set_error_cb(conf, error_line);
+    kafka_watch_begin(watch, name, conf);
     err = own_apply(conf, base, sizeof(base) / sizeof(base[0]), why);
     if (err == ERR_OK)
         err = own_apply(conf, own, n, why);

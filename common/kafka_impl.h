@@ -4,10 +4,14 @@
  * What the promise rests on (idempotence, acknowledgements, offsets, group) and what has a
  * key of its own in the configuration is refused in that file.
  *
- * librdkafka's lines become events: "kafka_trouble" at most once a minute a handle, and
- * "kafka_back" when something works again after one.
+ * librdkafka's lines become events: "kafka_trouble" once an outage and name, in a process,
+ * however many handles of that name it takes, and "kafka_back" when one works again. An
+ * outage that lasts is told again every KAFKA_SAID_AGAIN_US, and those that follow each other
+ * at most every KAFKA_SAID_US. Not told: that the coordinator of producers loads, as it does
+ * just after a broker's start, unless that lasts for KAFKA_LOADS_US.
  *
- * Memory   The watch is the caller's, and outlives the handle.
+ * Memory   The watch is the caller's, and outlives the handle. What is told of a name is the
+ *          process's, for KAFKA_KINDS_MAX names; further ones share one place.
  * Errors   Of the file: ERR_INVALID with its name, line and key; never a value.
  * Threads  kafka_watch_*: any.
  */
@@ -29,16 +33,21 @@ enum {
     KAFKA_PROPERTIES_MAX = 1 << 16, /* bytes of the file */
     KAFKA_TEXT_SIZE = 64,
     KAFKA_LAST_SIZE = 160,
+    KAFKA_KINDS_MAX = 64,
 };
+
+#define KAFKA_SAID_US       (INT64_C(60) * 1000000)
+#define KAFKA_SAID_AGAIN_US (INT64_C(600) * 1000000)
+#define KAFKA_LOADS_US      (INT64_C(10) * 1000000)
+
+struct kafka_kind;
 
 /* The opaque of each handle: a caller with more of its own has it as the first member. */
 struct kafka_watch {
     char name[KAFKA_TEXT_SIZE];
-    atomic_bool away;
-    _Atomic int64_t said_us;
-    atomic_uint unsaid;    /* lines since then */
-    atomic_bool quiet;     /* nothing is logged: the caller says it, in its why */
-    pthread_mutex_t mutex; /* guards last */
+    struct kafka_kind *kind; /* of all that have its name */
+    atomic_bool quiet;       /* nothing is logged: the caller says it, in its why */
+    pthread_mutex_t mutex;   /* guards last */
     char last[KAFKA_LAST_SIZE];
 };
 
@@ -62,6 +71,12 @@ enum err kafka_code(rd_kafka_resp_err_t code);
 enum err kafka_error(rd_kafka_resp_err_t code, const char *what, const char *doing,
                      struct why *why);
 
+/* Sets a watch up, for the handle that conf makes. */
+void kafka_watch_begin(struct kafka_watch *watch, const char *name,
+                       rd_kafka_conf_t *conf);
+/* A line of librdkafka's, at a time of clock_mono_us; level as of syslog(3). */
+void kafka_watch_line(struct kafka_watch *watch, int level, const char *what,
+                      const char *text, int64_t now_us);
 /* Something works: says so if it did not before. */
 void kafka_watch_ok(struct kafka_watch *watch);
 /* Quiet while a handle is opened, which those who try for ever do each second. */
