@@ -79,8 +79,8 @@ clicklog_kafka_wake(struct clicklog_kafka *kafka)
 
 /* --- questions to the brokers --- */
 
-/* rd_kafka_query_watermark_offsets never returns while a broker is away (librdkafka
- * 2.0.2); this one keeps its time. */
+/* With the handle that fetches, to wake it: rd_kafka_query_watermark_offsets never returns
+ * while a broker is away (librdkafka 2.0.2); this one keeps its time. */
 static enum err
 offset_ask(struct clicklog_kafka *kafka, rd_kafka_t *rk, uint32_t partition,
            int64_t when, int timeout_ms, int64_t *offset, struct why *why)
@@ -103,7 +103,8 @@ enum err
 kafka_offset_ask(struct clicklog_kafka *kafka, uint32_t partition, int64_t when,
                  int timeout_ms, int64_t *offset, struct why *why)
 {
-    return offset_ask(kafka, kafka->ask, partition, when, timeout_ms, offset, why);
+    return kafka_ask_offset(&kafka->ask, (int32_t)partition, when, timeout_ms,
+                            offset, why);
 }
 
 enum err
@@ -320,7 +321,7 @@ clicklog_kafka_open(struct clicklog_kafka **out,
     kafka_topic_name(cfg->config, "raw_clicks", kafka->topic);
     err = handles_make(kafka, cfg->stage, why);
     if (err == ERR_OK)
-        err = kafka_asker(&kafka->ask, cfg->config, &kafka->ask_watch, why);
+        err = kafka_ask_open(&kafka->ask, cfg->config, kafka->topic, why);
     if (err == ERR_OK)
         err = kafka_log_id(cfg->config, kafka->topic, &kafka->log_id, why);
     if (err == ERR_OK)
@@ -373,8 +374,7 @@ clicklog_kafka_close(struct clicklog_kafka **out)
         rd_kafka_topic_destroy(kafka->rkt);
     if (kafka->rk != NULL)
         rd_kafka_destroy(kafka->rk);
-    if (kafka->ask != NULL)
-        rd_kafka_destroy(kafka->ask);
+    kafka_ask_close(&kafka->ask);
     (void)pthread_cond_destroy(&kafka->work);
     (void)pthread_cond_destroy(&kafka->changed);
     (void)pthread_mutex_destroy(&kafka->mutex);

@@ -83,10 +83,7 @@ struct clicklog_kafka {
     char topic[KAFKA_NAME_MAX + 1];
     rd_kafka_t *rk;
     rd_kafka_topic_t *rkt;
-    struct kafka_watch ask_watch;
-    /* A broker answers a connection's requests in turn: behind a fetch that waits for
-     * messages a question would take a tenth of a second. */
-    rd_kafka_t *ask;
+    struct kafka_ask ask;
     uint32_t partitions;
     uint64_t log_id;
     struct part *parts;

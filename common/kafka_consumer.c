@@ -21,10 +21,7 @@ enum {
 struct kafka_consumer {
     struct kafka_watch watch; /* first: librdkafka's opaque is one */
     rd_kafka_t *rk;
-    /* For questions: a broker answers a connection's requests in turn, and behind a fetch
-     * that waits for messages each would take a tenth of a second. */
-    rd_kafka_t *ask;
-    struct kafka_watch ask_watch;
+    struct kafka_ask ask;
     rd_kafka_topic_t *topic;
     rd_kafka_queue_t *queue;
     int32_t partitions;
@@ -109,7 +106,7 @@ kafka_consumer_open(struct kafka_consumer **out, const struct config *config,
     if (err == ERR_OK)
         err = kafka_new(&consumer->rk, RD_KAFKA_CONSUMER, conf, why);
     if (err == ERR_OK)
-        err = kafka_asker(&consumer->ask, config, &consumer->ask_watch, why);
+        err = kafka_ask_open(&consumer->ask, config, topic, why);
     if (err == ERR_OK)
         err = topic_know(consumer, topic, why);
     if (err != ERR_OK) {
@@ -146,8 +143,7 @@ kafka_consumer_close(struct kafka_consumer **consumer)
         rd_kafka_topic_destroy(c->topic);
     if (c->rk != NULL)
         rd_kafka_destroy(c->rk);
-    if (c->ask != NULL)
-        rd_kafka_destroy(c->ask);
+    kafka_ask_close(&c->ask);
     free(c);
     *consumer = NULL;
 }
@@ -231,7 +227,6 @@ take_some(struct kafka_consumer *consumer, int64_t timeout_us)
 
     taken_free(consumer);
     (void)rd_kafka_poll(consumer->rk, 0); /* errors */
-    (void)rd_kafka_poll(consumer->ask, 0);
     first =
         rd_kafka_consume_queue(consumer->queue, (int)((timeout_us + 999) / 1000));
     if (first == NULL)
@@ -318,29 +313,15 @@ kafka_consumer_next(struct kafka_consumer *consumer, int64_t timeout_us,
 
 /* --- questions --- */
 
-/* RD_KAFKA_OFFSET_BEGINNING, RD_KAFKA_OFFSET_END, or a time in ms; -1: none that late.
- * rd_kafka_query_watermark_offsets may wait for ever while a broker is away. */
 static enum err
 offset_ask(struct kafka_consumer *consumer, int32_t partition, int64_t when,
            int64_t *out, struct why *why)
 {
-    const char *name = rd_kafka_topic_name(consumer->topic);
-    rd_kafka_topic_partition_list_t *list;
-    rd_kafka_topic_partition_t *asked;
     enum err err = partition_valid(consumer, partition, why);
 
-    if (err != ERR_OK)
-        return err;
-    list = rd_kafka_topic_partition_list_new(1);
-    asked = rd_kafka_topic_partition_list_add(list, name, partition);
-    asked->offset = when;
-    err = kafka_error(rd_kafka_offsets_for_times(consumer->ask, list, KAFKA_ASK_MS),
-                      name, "cannot ask for an offset", why);
-    if (err == ERR_OK)
-        err = kafka_error(asked->err, name, "cannot ask for an offset", why);
-    *out = asked->offset;
-    rd_kafka_topic_partition_list_destroy(list);
-    return err;
+    return err != ERR_OK ? err
+                         : kafka_ask_offset(&consumer->ask, partition, when,
+                                            KAFKA_ASK_MS, out, why);
 }
 
 enum err

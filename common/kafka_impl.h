@@ -66,6 +66,21 @@ enum err kafka_new(rd_kafka_t **out, rd_kafka_type_t type, rd_kafka_conf_t *conf
 enum err kafka_asker(rd_kafka_t **out, const struct config *config,
                      struct kafka_watch *watch, struct why *why);
 
+/* Questions about one topic, from any thread; zeroed at first, and never moved. */
+struct kafka_ask {
+    struct kafka_watch watch; /* first: the handle's opaque */
+    rd_kafka_t *rk;
+    rd_kafka_topic_t *topic;
+};
+/* What was made stays the caller's on failure. */
+enum err kafka_ask_open(struct kafka_ask *ask, const struct config *config,
+                        const char *topic, struct why *why);
+void kafka_ask_close(struct kafka_ask *ask);
+/* The first offset whose message time, in milliseconds, is `when` or later (-1: none), or
+ * RD_KAFKA_OFFSET_BEGINNING, RD_KAFKA_OFFSET_END. */
+enum err kafka_ask_offset(struct kafka_ask *ask, int32_t partition, int64_t when,
+                          int timeout_ms, int64_t *offset, struct why *why);
+
 enum err kafka_code(rd_kafka_resp_err_t code);
 /* "what: doing: librdkafka's words" with kafka_code's code; ERR_OK for no error. */
 enum err kafka_error(rd_kafka_resp_err_t code, const char *what, const char *doing,
