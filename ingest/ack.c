@@ -352,16 +352,13 @@ ack_breaker(const struct ack *ack)
     return atomic_load(&ack->state);
 }
 
-unsigned
-ack_clicks(const struct ack *ack)
+bool
+ack_has_room(const struct ack *ack, uint64_t clicks, size_t bytes)
 {
-    return atomic_load_explicit(&ack->clicks, memory_order_relaxed);
-}
-
-size_t
-ack_bytes(const struct ack *ack)
-{
-    return atomic_load_explicit(&ack->bytes, memory_order_relaxed);
+    return atomic_load_explicit(&ack->clicks, memory_order_relaxed) + clicks <=
+               ack->cfg.clicks_max &&
+           atomic_load_explicit(&ack->bytes, memory_order_relaxed) + bytes <=
+               ack->cfg.bytes_max;
 }
 
 /* --- open and close --- */
@@ -385,6 +382,7 @@ ack_open(struct ack **out, const struct ack_config *cfg, struct why *why)
     enum err err;
 
     assert(cfg->cursor != NULL && cfg->us_max > 0);
+    assert(cfg->clicks_max > 0 && cfg->bytes_max > 0);
     *out = NULL;
     if (ack == NULL)
         return err_set(why, ERR_NOMEM, "ack: no memory");

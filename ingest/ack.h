@@ -42,7 +42,9 @@ struct ack_config {
     const struct relay_cursor *cursor; /* outlives the ack */
     struct clicklog *log;              /* whose end is where counting begins */
     const struct reply_counts *counts;
-    int64_t us_max; /* ingest.ack_ms_max */
+    int64_t us_max;      /* ingest.ack_ms_max */
+    uint64_t clicks_max; /* that wait: ACK_CLICKS_MAX */
+    size_t bytes_max;    /* theirs and the queue's: ingest.in_flight_bytes_max */
 };
 
 /* Whether 202 waits for Kafka: ingest.ack, or what kafka.brokers makes of "". */
@@ -56,9 +58,8 @@ void ack_close(struct ack **ack);
 bool ack_takes(const struct ack *ack);
 /* BREAKER_*; for readyz. */
 int ack_breaker(const struct ack *ack);
-/* What waits. */
-unsigned ack_clicks(const struct ack *ack);
-size_t ack_bytes(const struct ack *ack);
+/* For the HTTP threads: whether so many more may wait, with those that the queue has. */
+bool ack_has_room(const struct ack *ack, uint64_t clicks, size_t bytes);
 
 /* Before an append; false: refuse the group. */
 bool ack_admit(struct ack *ack);

@@ -291,15 +291,11 @@ commit_open(struct commit **out, const struct commit_config *cfg, struct why *wh
 
 /* Beside the queue's own limits: what waits for Kafka counts as well. */
 static bool
-ack_has_room(const struct commit *commit, const struct commit_job *job)
+ack_room(const struct commit *commit, const struct commit_job *job)
 {
-    const struct ack *ack = commit->cfg.ack;
-
-    return ack == NULL ||
-           ((uint64_t)ack_clicks(ack) + commit->clicks + job->entries_n <=
-                ACK_CLICKS_MAX &&
-            ack_bytes(ack) + commit->bytes + job->bytes <=
-                commit->cfg.queue_bytes_max);
+    return commit->cfg.ack == NULL ||
+           ack_has_room(commit->cfg.ack, (uint64_t)commit->clicks + job->entries_n,
+                        commit->bytes + job->bytes);
 }
 
 bool
@@ -312,7 +308,7 @@ commit_submit(struct commit *commit, struct commit_job *job)
     room = !commit->ending &&
            job->entries_n <= COMMIT_QUEUE_CLICKS_MAX - commit->clicks &&
            commit->bytes + job->bytes <= commit->cfg.queue_bytes_max &&
-           ack_has_room(commit, job);
+           ack_room(commit, job);
     if (room) {
         job->next = NULL;
         *commit->tail = job;

@@ -194,6 +194,8 @@ acks_open(struct ingest *ingest, const struct config *config, struct why *why)
         .log = ingest->log,
         .counts = &ingest->shared.counts,
         .us_max = config->ingest_ack_ms_max * 1000,
+        .clicks_max = ACK_CLICKS_MAX,
+        .bytes_max = (size_t)config->ingest_in_flight_bytes_max,
     };
     char dir[FILE_PATH_MAX];
     bool replicated;

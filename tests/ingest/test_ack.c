@@ -4,6 +4,7 @@
 #include "tests/ingest/ingest_fixture.h"
 
 #include <poll.h>
+#include <zlib.h>
 
 #include "common/file.h"
 #include "ingest/ack.h"
@@ -323,6 +324,106 @@ test_a_stop_waits_for_kafka_and_then_says_503(void **state)
     relay_cursor_close(&cursor);
 }
 
+static int
+post_packed(struct fixture *f, unsigned clicks)
+{
+    static uint8_t packed[BODY_MAX];
+    struct buf body = batch(f, LINES, clicks, 0);
+    z_stream z = {.next_in = body.p, .avail_in = (uInt)body.n};
+    char head[256];
+    int fd = client_open(f->port), n;
+
+    z.next_out = packed;
+    z.avail_out = sizeof(packed);
+    assert_int_equal(
+        deflateInit2(&z, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
+    assert_int_equal(deflate(&z, Z_FINISH), Z_STREAM_END);
+    n = snprintf(head, sizeof(head),
+                 "POST /v1/clicks HTTP/1.1\r\nHost: t\r\n" AUTH
+                 "Content-Encoding: gzip\r\nContent-Length: %lu\r\n\r\n",
+                 z.total_out);
+    assert_true(client_send(fd, head, (size_t)n));
+    assert_true(client_send(fd, packed, z.total_out));
+    (void)deflateEnd(&z);
+    buf_free(&body);
+    return fd;
+}
+
+/* Clicks that wait for Kafka keep their memory, however well they were packed: past the
+ * budget a request gets 503 at once, and nothing of it is stored; when they have their
+ * answer there is room again. */
+static void
+test_bytes_that_wait_are_within_the_budget(void **state)
+{
+    struct fixture *f = *state;
+    struct relay_cursor *cursor = cursor_of(f);
+    int fds[WAITING_MAX];
+
+    ingest_stop(&f->ingest);
+    f->config.ingest_in_flight_bytes_max = 50000;
+    f->config.ingest_ack_ms_max = 10000;
+    stage_start(f);
+    for (unsigned round = 0; round < 3; round++) {
+        uint64_t before = log_records(f);
+        unsigned n = 0;
+        int fd = post_packed(f, 40);
+
+        while (!answer_within(fd, 200)) {
+            assert_true(n < WAITING_MAX);
+            fds[n++] = fd;
+            records_await(f, before + UINT64_C(40) * n);
+            fd = post_packed(f, 40);
+        }
+        answer_take(fd, 503, "\"code\":\"queue_full\"");
+        assert_in_range(n, 2, WAITING_MAX - 1);
+        assert_int_equal(metric_of(f, WAITING), 40 * n);
+        assert_int_equal(log_records(f), before + UINT64_C(40) * n);
+        cursor_to_end(f, cursor);
+        for (unsigned i = 0; i < n; i++)
+            answer_take(fds[i], 202, "\"accepted\":40");
+    }
+    relay_cursor_close(&cursor);
+}
+
+/* Without jobs, whose answers would need their requests. */
+static void
+test_clicks_that_wait_have_a_maximum(void **state)
+{
+    struct fixture *f = *state;
+    struct relay_cursor *cursor = cursor_of(f);
+    const struct reply_counts counts = {0};
+    const struct clicklog_entry entries[60] = {0};
+    const struct ack_config cfg = {.cursor = cursor,
+                                   .log = f->log,
+                                   .counts = &counts,
+                                   .us_max = 60 * CLOCK_SECOND_US,
+                                   .clicks_max = 100,
+                                   .bytes_max = 1000};
+    struct why why = {{0}};
+    struct ack *ack;
+
+    ingest_stop(&f->ingest);
+    assert_int_equal(ack_open(&ack, &cfg, &why), ERR_OK);
+    assert_true(ack_has_room(ack, 100, 1000));
+    assert_false(ack_has_room(ack, 101, 0));
+    assert_false(ack_has_room(ack, 1, 1001));
+    assert_true(ack_admit(ack));
+    ack_put(ack, NULL, entries, 60); /* all of partition 0 */
+    assert_true(ack_has_room(ack, 40, 0));
+    assert_false(ack_has_room(ack, 41, 0));
+    ack_put(ack, NULL, entries, 40);
+    assert_true(ack_has_room(ack, 0, 0));
+    assert_false(ack_has_room(ack, 1, 0));
+    relay_cursor_raise(cursor, 0, 60); /* the first of the two */
+    for (int i = 0; i < 2000 && !ack_has_room(ack, 60, 0); i++)
+        clock_sleep_us(1000);
+    assert_true(ack_has_room(ack, 60, 0));
+    assert_false(ack_has_room(ack, 61, 0));
+    relay_cursor_raise(cursor, 0, 100);
+    ack_close(&ack);
+    relay_cursor_close(&cursor);
+}
+
 static void
 test_what_ingest_ack_may_be(void **state)
 {
@@ -374,6 +475,8 @@ main(void)
         TEST(test_a_probe_that_is_late_opens_the_breaker_again),
         TEST(test_a_cursor_set_back_answers_nobody),
         TEST(test_a_stop_waits_for_kafka_and_then_says_503),
+        TEST(test_bytes_that_wait_are_within_the_budget),
+        TEST(test_clicks_that_wait_have_a_maximum),
         TEST(test_what_ingest_ack_may_be),
     };
 
