@@ -2,63 +2,13 @@
  * its own, since it is killed. */
 #include "common/clicklog.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <signal.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
-
 #include "tests/common/clicklog_kafka_fixture.h"
-
-static char directory[64], brokers[64];
-
-static void
-run(const char *verb, const char *third, const char *fourth)
-{
-    pid_t pid = fork();
-    int status = 0;
-
-    if (pid == 0) {
-        (void)execl("deploy/kafka", "kafka", verb, directory, third, fourth,
-                    (char *)NULL);
-        _exit(127);
-    }
-    CHECK(pid > 0 && waitpid(pid, &status, 0) == pid);
-    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-}
-
-static pid_t
-broker_pid(void)
-{
-    char path[128];
-    long pid = 0;
-    FILE *file;
-
-    (void)snprintf(path, sizeof(path), "%s/kafka/1/pid", directory);
-    file = fopen(path, "r");
-    CHECK(file != NULL && fscanf(file, "%ld", &pid) == 1 && pid > 1);
-    (void)fclose(file);
-    return (pid_t)pid;
-}
-
-static int
-port_free(void)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET};
-    socklen_t n = sizeof(address);
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    CHECK(fd >= 0 && bind(fd, (struct sockaddr *)&address, n) == 0);
-    CHECK(getsockname(fd, (struct sockaddr *)&address, &n) == 0);
-    (void)close(fd);
-    return ntohs(address.sin_port);
-}
+#include "tests/common/own_kafka.h"
 
 static void
 a_killed_broker_is_waited_for_and_reading_goes_on(void **unused)
 {
-    struct world *world = world_make(brokers, NULL);
+    struct world *world = world_make(own_kafka.brokers, NULL);
     struct clicklog *log;
     struct clicklog_record record;
     struct why said = {""};
@@ -71,7 +21,7 @@ a_killed_broker_is_waited_for_and_reading_goes_on(void **unused)
     log = view_open(world);
     owned_wait(log, PARTITIONS);
     read_range(log, 0, 0, 1000);
-    CHECK(kill(broker_pid(), SIGKILL) == 0);
+    own_kafka_signal(1, SIGKILL);
     start = clock_mono_us();
     assert_int_equal(clicklog_range(log, 0, &first, &next, &said), ERR_AGAIN);
     assert_true(clock_mono_us() - start < 5 * CLOCK_SECOND_US);
@@ -86,7 +36,7 @@ a_killed_broker_is_waited_for_and_reading_goes_on(void **unused)
         clicklog_reader_close(&reader);
     }
     assert_true(clock_mono_us() - start < 8 * CLOCK_SECOND_US);
-    run("broker", "1", NULL);
+    own_kafka_again(1);
     owned_wait(log, PARTITIONS);
     for (uint32_t p = 0; p < PARTITIONS; p++)
         read_range(log, p, p == 0 ? 1000 : 0, 20000);
@@ -102,7 +52,7 @@ a_killed_broker_is_waited_for_and_reading_goes_on(void **unused)
 static void
 a_view_closes_though_its_broker_is_away(void **unused)
 {
-    struct world *world = world_make(brokers, NULL);
+    struct world *world = world_make(own_kafka.brokers, NULL);
     struct clicklog *log;
     struct clicklog_kafka_config cfg = {&world->config, "test", NULL};
     struct why said = {""};
@@ -113,14 +63,14 @@ a_view_closes_though_its_broker_is_away(void **unused)
     log = view_open(world);
     owned_wait(log, PARTITIONS);
     read_range(log, 0, 0, 100);
-    CHECK(kill(broker_pid(), SIGKILL) == 0);
+    own_kafka_signal(1, SIGKILL);
     clock_sleep_us(200000);
     start = clock_mono_us();
     clicklog_close(&log);
     assert_true(clock_mono_us() - start < 15 * CLOCK_SECOND_US);
     assert_int_equal(clicklog_open_kafka(&log, &cfg, &said), ERR_AGAIN);
     assert_null(log);
-    run("broker", "1", NULL);
+    own_kafka_again(1);
     log = view_open(world);
     owned_wait(log, PARTITIONS);
     read_range(log, 0, 0, 100);
@@ -134,7 +84,7 @@ static void
 an_expired_session_takes_all_partitions_at_once(void **unused)
 {
     const char *const flags[] = {"--kafka.session_ms=3000", NULL};
-    struct world *world = world_make(brokers, flags);
+    struct world *world = world_make(own_kafka.brokers, flags);
     struct clicklog *log;
     uint64_t seen = 0, before;
     int64_t start;
@@ -145,11 +95,11 @@ an_expired_session_takes_all_partitions_at_once(void **unused)
     owned_wait(log, PARTITIONS);
     read_range(log, 0, 0, 50);
     before = clicklog_owned(log, 0);
-    CHECK(kill(broker_pid(), SIGSTOP) == 0);
+    own_kafka_signal(1, SIGSTOP);
     start = clock_mono_us();
     while (owned_count(log) > 0 && clock_mono_us() - start < WAIT_US)
         clicklog_wait(log, &seen, 100000);
-    CHECK(kill(broker_pid(), SIGCONT) == 0);
+    own_kafka_signal(1, SIGCONT);
     assert_true(clock_mono_us() - start < 6 * CLOCK_SECOND_US);
     owned_wait(log, PARTITIONS);
     assert_true(clicklog_owned(log, 0) != before);
@@ -162,7 +112,7 @@ an_expired_session_takes_all_partitions_at_once(void **unused)
 static void
 offsets_that_nobody_has_are_passed(void **unused)
 {
-    struct world *world = world_make(brokers, NULL);
+    struct world *world = world_make(own_kafka.brokers, NULL);
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
     rd_kafka_t *plain = world->rk, *rk;
     struct clicklog *log;
@@ -171,7 +121,7 @@ offsets_that_nobody_has_are_passed(void **unused)
     int64_t start;
 
     (void)unused;
-    CHECK(rd_kafka_conf_set(conf, "bootstrap.servers", brokers, text,
+    CHECK(rd_kafka_conf_set(conf, "bootstrap.servers", own_kafka.brokers, text,
                             sizeof(text)) == RD_KAFKA_CONF_OK);
     CHECK(rd_kafka_conf_set(conf, "transactional.id", world->topic, text,
                             sizeof(text)) == RD_KAFKA_CONF_OK);
@@ -205,7 +155,7 @@ static void
 a_fenced_static_member_owns_nothing(void **unused)
 {
     const char *const flags[] = {"--kafka.instance_id=same", NULL};
-    struct world *world = world_make(brokers, flags);
+    struct world *world = world_make(own_kafka.brokers, flags);
     struct clicklog *a = view_open(world), *b;
     uint64_t seen = 0;
     int64_t start = clock_mono_us();
@@ -233,17 +183,7 @@ main(void)
         cmocka_unit_test(a_killed_broker_is_waited_for_and_reading_goes_on),
         cmocka_unit_test(a_view_closes_though_its_broker_is_away),
     };
-    struct folder folder = folder_make();
-    char port[16];
-    int failed;
 
-    (void)itest_server("CLICKLEDGER_TEST_KAFKA"); /* asked for: there are jars */
-    (void)snprintf(directory, sizeof(directory), "%s", folder.path);
-    (void)snprintf(port, sizeof(port), "%d", port_free());
-    (void)snprintf(brokers, sizeof(brokers), "127.0.0.1:%s", port);
-    run("start", "--port", port);
-    failed = cmocka_run_group_tests(tests, NULL, NULL);
-    run("stop", NULL, NULL);
-    folder_remove(&folder);
-    return failed;
+    own_kafka_start(1);
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }

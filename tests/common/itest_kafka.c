@@ -1,5 +1,5 @@
-/* Against a real broker: topics, order and acknowledgements, offsets and times; and, with
- * CLICKLEDGER_TEST_KAFKA_DIR (where deploy/kafka keeps it), a broker that is killed. */
+/* Against a real broker: topics, order and acknowledgements, offsets and times; and when it
+ * is killed, for which it is one of our own. */
 #include "common/kafka.h"
 
 #include <pthread.h>
@@ -12,6 +12,7 @@
 #include "common/clock.h"
 #include "tests/common/clicklog_fixture.h"
 #include "tests/common/kafka_fixture.h"
+#include "tests/common/own_kafka.h"
 
 enum { TOPIC_N = 4 };
 #define SECOND INT64_C(1000000)
@@ -23,7 +24,7 @@ a_topic_is_read_as_it_was_made(void **state)
 {
     struct kafka_topic made = {.partitions = 3,
                                .replication = 1,
-                               .retention_ms = 86400000,
+                               .retention_ms = 86100000,
                                .min_insync = 1,
                                .max_message_bytes = 2000000,
                                .cleanup_policy = "compact",
@@ -43,7 +44,7 @@ a_topic_is_read_as_it_was_made(void **state)
     assert_string_equal(got.name, made.name);
     assert_int_equal(got.partitions, 3);
     assert_int_equal(got.replication, 1);
-    assert_int_equal(got.retention_ms, 86400000);
+    assert_int_equal(got.retention_ms, 86100000);
     assert_int_equal(got.retention_bytes, -1);
     assert_int_equal(got.min_insync, 1);
     assert_int_equal(got.max_message_bytes, 2000000);
@@ -405,41 +406,35 @@ send_until(const char *topic, uint64_t acked[TOPIC_N], uint64_t to)
 }
 
 static void *
-kill_and_start(void *dir)
+kill_and_start(void *unused)
 {
     clock_sleep_us(300000);
-    fixture_broker_kill(dir);
-    clock_sleep_us(3 * SECOND);
-    fixture_broker_start(dir);
-    return NULL;
+    own_kafka_signal(1, SIGKILL);
+    clock_sleep_us(1 * SECOND);
+    own_kafka_again(1);
+    return unused;
 }
 
 static void
 what_was_acknowledged_is_a_prefix_although_the_broker_is_killed(void **state)
 {
-    const char *set = getenv("CLICKLEDGER_TEST_KAFKA_DIR");
-    char topic[KAFKA_NAME_MAX + 1], dir[512];
+    char topic[KAFKA_NAME_MAX + 1];
     uint64_t acked[TOPIC_N] = {0};
     int64_t was = config.kafka_delivery_ms_max;
     pthread_t killer;
 
     (void)state;
-    if (set == NULL) {
-        print_message("no CLICKLEDGER_TEST_KAFKA_DIR\n");
-        skip();
-    }
-    (void)snprintf(dir, sizeof(dir), "%s", set);
     fixture_topic(&config, "killed", TOPIC_N, "delete", topic);
     config.kafka_delivery_ms_max = 1000;
-    assert_int_equal(pthread_create(&killer, NULL, kill_and_start, dir), 0);
-    for (uint64_t to = 20000; to <= 400000; to += 20000)
+    assert_int_equal(pthread_create(&killer, NULL, kill_and_start, NULL), 0);
+    for (uint64_t to = 5000; to <= 100000; to += 5000)
         send_until(topic, acked, to);
     assert_int_equal(pthread_join(killer, NULL), 0);
     for (int32_t p = 0; p < TOPIC_N; p++)
-        assert_int_equal(acked[p], 400000);
+        assert_int_equal(acked[p], 100000);
     config.kafka_delivery_ms_max = was;
     for (int32_t p = 0; p < TOPIC_N; p++)
-        check_numbers(topic, p, 400000, true);
+        check_numbers(topic, p, 100000, true);
 }
 
 int
@@ -461,7 +456,8 @@ main(int argc, char **argv)
 
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
-    fixture_config(&config, fixture_brokers());
+    own_kafka_start(1);
+    fixture_config(&config, own_kafka.brokers);
     failed = cmocka_run_group_tests(tests, NULL, NULL);
     config_free(&config);
     return failed;

@@ -6,11 +6,9 @@
 #define TESTS_COMMON_KAFKA_FIXTURE_H
 
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/config.h"
@@ -71,43 +69,6 @@ fixture_topic(const struct config *config, const char *name, int32_t partitions,
                    cleanup);
     if (kafka_topic_create(config, &topic, &why) != ERR_OK) {
         fprintf(stderr, "%s\n", why.text);
-        exit(1);
-    }
-}
-
-/* --- one broker that deploy/kafka keeps in dir --- */
-
-static inline void
-fixture_broker_kill(const char *dir)
-{
-    char path[512], text[32] = "";
-    FILE *file;
-    long pid = 0;
-
-    (void)snprintf(path, sizeof(path), "%s/kafka/1/pid", dir);
-    file = fopen(path, "r");
-    if (file != NULL && fgets(text, sizeof(text), file) != NULL)
-        pid = strtol(text, NULL, 10);
-    if (file != NULL)
-        (void)fclose(file);
-    if (pid <= 1 || kill((pid_t)pid, SIGKILL) != 0) {
-        fprintf(stderr, "%s: no broker to kill\n", path);
-        exit(1);
-    }
-}
-
-static inline void
-fixture_broker_start(const char *dir)
-{
-    pid_t child = fork();
-    int status = 0;
-
-    if (child == 0) {
-        (void)execl("deploy/kafka", "kafka", "broker", dir, "1", (char *)NULL);
-        _exit(127);
-    }
-    if (child < 0 || waitpid(child, &status, 0) != child || status != 0) {
-        fprintf(stderr, "deploy/kafka broker %s 1: status %d\n", dir, status);
         exit(1);
     }
 }

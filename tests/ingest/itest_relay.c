@@ -204,14 +204,14 @@ test_a_killed_broker_loses_nothing_that_was_answered_202(void **state)
     stage_start(w->f);
     assert_int_equal(pthread_create(&thread, NULL, post_main, &poster), 0);
     answered_await(&poster);
-    broker_signal(SIGKILL);
+    own_kafka_signal(1, SIGKILL);
     clock_sleep_us(CLOCK_SECOND_US);
-    assert_int_equal(kafka_run("broker", "1", NULL), 0);
+    own_kafka_again(1);
     answered_await(&poster);
     for (int round = 0; round < 3; round++) {
-        broker_signal(SIGSTOP);
+        own_kafka_signal(1, SIGSTOP);
         clock_sleep_us(w->f->config.kafka_delivery_ms_max * 1000 + CLOCK_SECOND_US);
-        broker_signal(SIGCONT);
+        own_kafka_signal(1, SIGCONT);
         answered_await(&poster);
     }
     atomic_store(&poster.stop, true);
@@ -241,7 +241,7 @@ test_202_waits_for_the_broker_and_the_breaker_follows_it(void **state)
     fd = post_begin(w->f, 3);
     assert_int_equal(answer_take(fd), 202);
 
-    broker_signal(SIGSTOP);
+    own_kafka_signal(1, SIGSTOP);
     clock_sleep_us(100000); /* all of its threads */
     began_us = clock_mono_us();
     fd = post_begin(w->f, 3);
@@ -263,7 +263,7 @@ test_202_waits_for_the_broker_and_the_breaker_follows_it(void **state)
     assert_int_equal(ready.status, 503);
     client_free(&ready);
 
-    broker_signal(SIGCONT);
+    own_kafka_signal(1, SIGCONT);
     for (int i = 0; i < 600 && status != 202; i++) {
         fd = post_begin(w->f, 1);
         status = answer_take(fd);
@@ -286,12 +286,12 @@ test_brokers_that_are_away_at_the_start_are_waited_for(void **state)
     struct world *w = *state;
 
     text_set(&w->f->config.ingest_ack, "local");
-    broker_signal(SIGSTOP);
+    own_kafka_signal(1, SIGSTOP);
     spool_fill(w, 500);
     relay_begin(w);
     stage_start(w->f);
     assert_int_equal(answer_take(post_begin(w->f, 5)), 202);
-    broker_signal(SIGCONT);
+    own_kafka_signal(1, SIGCONT);
     cursor_await(w);
     free(kafka_hear(w));
 }
@@ -362,18 +362,7 @@ main(void)
         TEST(test_brokers_that_are_away_at_the_start_are_waited_for),
         TEST(test_a_killed_broker_loses_nothing_that_was_answered_202),
     };
-    int failures;
 
-    if (getenv("CLICKLEDGER_TEST_KAFKA") == NULL) {
-        printf("skipped: no brokers (CLICKLEDGER_TEST_KAFKA is not set)\n");
-        return 77;
-    }
-    if (!broker_start())
-        return 1;
-    failures = cmocka_run_group_tests(tests, NULL, NULL);
-    if (getenv("CLICKLEDGER_TEST_KAFKA_DIR") == NULL) {
-        (void)kafka_run("stop", NULL, NULL);
-        tree_remove(broker_dir);
-    }
-    return failures;
+    own_kafka_start(1);
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }

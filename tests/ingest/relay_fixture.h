@@ -1,82 +1,18 @@
-/* tests/ingest/relay_fixture.h - ingest's stage over a real broker: the broker, which tests
- * may kill and stop, topics of a prefix of their own, and all that Kafka has, held against
- * all that the spool has.
+/* tests/ingest/relay_fixture.h - ingest's stage over own_kafka's brokers: topics of a prefix
+ * of their own, and all that Kafka has, held against all that the spool has.
  */
 #ifndef TESTS_INGEST_RELAY_FIXTURE_H
 #define TESTS_INGEST_RELAY_FIXTURE_H
 
 #include "tests/ingest/ingest_fixture.h"
 
-#include <signal.h>
-#include <sys/wait.h>
-
 #include "common/file.h"
 #include "common/kafka.h"
 #include "ingest/relay_impl.h"
 #include "schema/topics.h"
+#include "tests/common/own_kafka.h"
 
 enum { P = 4, ACK_MS = 1500, INCARNATIONS_MAX = 16, WAIT_S = 90 };
-
-static char broker_dir[256], brokers[64];
-
-/* --- the broker --- */
-
-static inline int
-kafka_run(const char *verb, const char *third, const char *fourth)
-{
-    pid_t pid = fork();
-    int status = -1;
-
-    if (pid == 0) {
-        (void)execl("deploy/kafka", "kafka", verb, broker_dir, third, fourth,
-                    (char *)NULL);
-        _exit(127);
-    }
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    return status;
-}
-
-static inline void
-broker_signal(int signal)
-{
-    struct buf text = BUF_MAX(64);
-    char path[300];
-
-    (void)snprintf(path, sizeof(path), "%s/kafka/1/pid", broker_dir);
-    assert_int_equal(file_read(path, &text, NULL), ERR_OK);
-    buf_add(&text, "", 1);
-    assert_int_equal(kill((pid_t)strtol((char *)text.p, NULL, 10), signal), 0);
-    buf_free(&text);
-}
-
-static inline bool
-broker_start(void)
-{
-    const char *given = getenv("CLICKLEDGER_TEST_KAFKA_DIR");
-    struct buf text = BUF_MAX(4096);
-    char path[300], port[16], *at;
-
-    (void)snprintf(broker_dir, sizeof(broker_dir), "%s",
-                   given != NULL ? given : "/tmp/clickledger-relay-XXXXXX");
-    if (given == NULL)
-        assert_non_null(mkdtemp(broker_dir));
-    for (int i = 0; given == NULL && i < 5; i++) {
-        (void)snprintf(port, sizeof(port), "%d",
-                       33000 + (int)(hash_random_u64() % 200) * 5);
-        if (kafka_run("start", "--port", port) == 0)
-            break;
-    }
-    (void)snprintf(path, sizeof(path), "%s/kafka.env", broker_dir);
-    if (file_read(path, &text, NULL) != ERR_OK)
-        return false;
-    buf_add(&text, "", 1);
-    at = strstr((char *)text.p, "127.0.0.1:");
-    if (at != NULL)
-        (void)snprintf(brokers, sizeof(brokers), "%.*s", (int)strcspn(at, ",\"\n"),
-                       at);
-    buf_free(&text);
-    return at != NULL;
-}
 
 /* --- the stages --- */
 
@@ -122,7 +58,7 @@ world_make(void **state)
     config = &w->f->config;
     (void)snprintf(prefix, sizeof(prefix), "r%016llx_",
                    (unsigned long long)hash_random_u64());
-    text_set(&config->kafka_brokers, brokers);
+    text_set(&config->kafka_brokers, own_kafka.brokers);
     text_set(&config->kafka_topic_prefix, prefix);
     config->clicklog_partitions = P;
     config->kafka_replication = config->kafka_min_insync = 1;
@@ -142,7 +78,7 @@ world_free(void **state)
 {
     struct world *w = *state;
 
-    broker_signal(SIGCONT); /* whatever the test ended with */
+    own_kafka_signal(1, SIGCONT); /* whatever the test ended with */
     ingest_stop(&w->f->ingest);
     relay_stop(&w->relay);
     control_close(&w->control);
