@@ -18,6 +18,27 @@ enum {
     KAFKA_RECORDS = 65536, /* read in one go, before owners are looked at again */
 };
 
+/* seqs are as the list ends. */
+static void
+listed_set(struct part *part, uint64_t next)
+{
+    (void)pthread_mutex_lock(&part->mutex);
+    part->archived = archive_seqs_newest(&part->seqs);
+    (void)pthread_mutex_unlock(&part->mutex);
+    atomic_store(&part->listed, next);
+}
+
+struct clicklog_last
+archive_part_archived(struct part *part)
+{
+    struct clicklog_last archived;
+
+    (void)pthread_mutex_lock(&part->mutex);
+    archived = part->archived;
+    (void)pthread_mutex_unlock(&part->mutex);
+    return archived;
+}
+
 enum err
 archive_part_open(struct part *part, const char *dir, uint32_t partition,
                   uint64_t roll_bytes, struct clicklog *log, struct why *why)
@@ -45,12 +66,15 @@ archive_part_open(struct part *part, const char *dir, uint32_t partition,
                              "clicks in the log that no listed archive file holds");
     part->broken = metric_gauge("clickledger_archive_broken", label,
                                 "1 while the partition cannot be archived");
+    if (pthread_mutex_init(&part->mutex, NULL) != 0)
+        abort();
     part->held_bytes = malloc(CLICKLOG_RECORD_MAX);
     if (part->held_bytes == NULL)
         return err_set(why, ERR_NOMEM, "archive: no memory");
     err = manifest_writer_open(&part->list, dir, partition, &next, incs, why);
     manifest_writer_close(&part->list);
-    atomic_store(&part->listed, next);
+    if (err == ERR_OK && archive_seqs_parse(&part->seqs, incs))
+        listed_set(part, next);
     /* Of a partition that another archive has, nothing is wanted yet. */
     return err == ERR_CONFLICT && part->kafka ? ERR_OK : err;
 }
@@ -64,6 +88,7 @@ archive_part_close(struct part *part)
     free(part->held_bytes);
     part->live = NULL;
     part->held_bytes = NULL;
+    (void)pthread_mutex_destroy(&part->mutex);
 }
 
 enum err
@@ -88,7 +113,7 @@ archive_part_reset(struct part *part, struct why *why)
                        part->partition, incs);
     part->next = next;
     part->last_us = manifest_writer_through(part->list);
-    atomic_store(&part->listed, next);
+    listed_set(part, next);
     if (!part->kafka) {
         part->placed = true;
         part->log_next = part->log_listed = next;
@@ -184,7 +209,7 @@ list_add(struct part *part, const char *path, struct why *why)
     err = manifest_add(part->list, &part->open, incs, why);
     if (err != ERR_OK)
         return err;
-    atomic_store(&part->listed, part->open.last + 1);
+    listed_set(part, part->open.last + 1);
     part->log_listed = part->open_log_base + part->open.clicks;
     metric_add(part->files_total, 1);
     metric_add(part->bytes_total, (int64_t)part->open.bytes);
@@ -287,17 +312,35 @@ record_passed(const struct part *part, const struct clicklog_record *record,
         return true;
     /* The second: of an incarnation long forgotten. */
     return seq == ARCHIVE_SEQ_REPEAT ||
-           (expected == 0 && record->received_us < part->last_us);
+           (expected == 0 && record->received_us < part->last_us &&
+            part->seqs.n == ARCHIVE_SEQS_MAX);
+}
+
+/* What was received before clicks that are listed cannot be listed any more. A spool that takes
+ * the place of a lost one can do that, if its machine's clock is behind. */
+static enum err
+clock_check(const struct part *part, const struct clicklog_record *record,
+            struct why *why)
+{
+    if (record->received_us >= part->last_us)
+        return ERR_OK;
+    return err_set(why, ERR_CORRUPT,
+                   "partition %u, offset %" PRIu64 ": incarnation %016" PRIx64
+                   " begins at %" PRId64 " us, and clicks received up to %" PRId64
+                   " us are archived: a spool's machine has its clock behind",
+                   part->partition, record->offset, record->incarnation,
+                   record->received_us, part->last_us);
 }
 
 /* Over LMDB nothing comes twice, and offsets have no room for a click that is left out. */
 static enum err
 record_step(struct part *part, const struct clicklog_record *record,
-            int64_t limit_us, struct why *why)
+            int64_t limit_us, const struct clicklog_mark *mark, struct why *why)
 {
     uint64_t expected;
     enum archive_seq seq =
         archive_seqs_look(&part->seqs, record->incarnation, record->seq, &expected);
+    enum err err = ERR_OK;
 
     if (record_passed(part, record, seq, expected)) {
         part->log_next = record->offset + 1;
@@ -307,6 +350,12 @@ record_step(struct part *part, const struct clicklog_record *record,
     if (seq != ARCHIVE_SEQ_NEXT ||
         (!part->kafka && record->offset != part->log_next))
         return gap_found(part, record, expected, why);
+    if (part->kafka && expected == 0)
+        err = clock_check(part, record, why);
+    if (part->kafka && expected == 0 && err == ERR_OK)
+        err = part_cut_begin(part, mark, record, why);
+    if (err != ERR_OK)
+        return err;
     part->log_next = record->offset + 1;
     if (record->received_us < limit_us)
         return record_take(part, record, why);
@@ -347,7 +396,7 @@ place(struct part *part, struct clicklog_reader *reader, struct clicklog *log,
 /* Up to an end: of the log, of the snapshot, of what was fetched, or before limit_us. */
 static enum err
 records_read(struct part *part, struct clicklog_reader *reader, int64_t limit_us,
-             uint32_t *read_n, struct why *why)
+             const struct clicklog_mark *mark, uint32_t *read_n, struct why *why)
 {
     struct clicklog_record record;
     uint32_t n = 0;
@@ -355,7 +404,7 @@ records_read(struct part *part, struct clicklog_reader *reader, int64_t limit_us
 
     while (err == ERR_OK && !part->holding && n < SNAPSHOT_RECORDS &&
            (err = clicklog_next(reader, &record, why)) == ERR_OK) {
-        err = record_step(part, &record, limit_us, why);
+        err = record_step(part, &record, limit_us, mark, why);
         n++;
     }
     *read_n = n;
@@ -372,13 +421,13 @@ records_read(struct part *part, struct clicklog_reader *reader, int64_t limit_us
 /* A snapshot's end is the log's; the end of what was fetched is none while there was any. */
 static enum err
 all_read(struct part *part, struct clicklog_reader *reader, int64_t limit_us,
-         struct why *why)
+         const struct clicklog_mark *mark, struct why *why)
 {
     uint32_t n = 0, sum = 0;
     enum err err = ERR_OK;
 
     do {
-        err = records_read(part, reader, limit_us, &n, why);
+        err = records_read(part, reader, limit_us, mark, &n, why);
         sum += n;
         if (part->kafka && err == ERR_AGAIN && n > 0)
             err = ERR_OK;
@@ -388,23 +437,22 @@ all_read(struct part *part, struct clicklog_reader *reader, int64_t limit_us,
     return err;
 }
 
-/* The spool counts as we do, or clicks are lost where no gap in seq shows it: behind the
- * last that came of an incarnation. A mark from before what is taken says nothing. */
+/* Over LMDB ordinals are offsets: the log counts as we do, or it is another one. A mark from
+ * before what is taken says nothing. */
 static enum err
-counts_compare(const struct part *part, const struct clicklog_mark *mark,
-               struct why *why)
+counts_compare(struct part *part, const struct clicklog_mark *mark, struct why *why)
 {
     uint64_t spool = mark->next[part->partition];
 
+    part->complete = part->holding || part->next >= spool;
     if (mark->floor_us <= part->last_us ||
         (part->next <= spool && !(part->holding && part->next < spool &&
                                   part->held.received_us >= mark->floor_us)))
         return ERR_OK;
     return err_set(why, ERR_CORRUPT,
                    "partition %u: %" PRIu64
-                   " clicks came before the spool's cut at %" PRId64
-                   " us, the spool has %" PRIu64
-                   ": clicks were lost, or the archive is of another spool",
+                   " clicks came before the log's cut at %" PRId64
+                   " us, the log has %" PRIu64 ": the archive is of another one",
                    part->partition, part->next, mark->floor_us, spool);
 }
 
@@ -424,11 +472,14 @@ archive_part_read(struct part *part, struct clicklog *log,
     if (err == ERR_OK && !part->holding && !part->placed)
         err = place(part, reader, log, why);
     if (err == ERR_OK && !part->holding)
-        err = all_read(part, reader, limit_us, why);
+        err = all_read(part, reader, limit_us, mark, why);
     if (err != ERR_OK && err != ERR_AGAIN)
         return err;
-    part->complete = part->holding || part->next >= mark->next[part->partition];
-    return counts_compare(part, mark, why);
+    part->complete = part->holding;
+    if (!part->kafka)
+        return counts_compare(part, mark, why);
+    return part->holding || part->more ? ERR_OK
+                                       : part_cut_look(part, log, mark, why);
 }
 
 void

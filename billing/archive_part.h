@@ -16,14 +16,16 @@
  * Units    Ordinals, but log_* are offsets of the log; microseconds of receipt.
  * Memory   One record, of the log's largest; the queue for live verdicts.
  * Errors   ERR_FULL, ERR_FATAL, ERR_AGAIN: try again later. ERR_CONFLICT: another archive
- *          has the list. ERR_CORRUPT: a gap (part->gap), over LMDB a repeat too, a damaged
- *          block, or counts that contradict the spool's: the partition stays where it is.
+ *          has the list. ERR_CORRUPT: a gap (part->gap), over LMDB a repeat too, or a damaged
+ *          block: the partition stays where it is. Over Kafka what is missing behind the last that
+ *          came of an incarnation, as the spool's marks count it, is a gap as well.
  *          ERR_NOTFOUND: the log does not hold its next offset any more.
- * Threads  The archive's own, but what is _Atomic.
+ * Threads  The archive's own, but what is _Atomic and archive_part_archived.
  */
 #ifndef BILLING_ARCHIVE_PART_H
 #define BILLING_ARCHIVE_PART_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -37,6 +39,7 @@
 #include "schema/manifest.h"
 
 enum { PART_LIVE_MAX = 16384 };
+#define PART_STILL_US    INT64_C(5000000) /* before clicks are looked upon as lost */
 #define PART_LOG_ID      "clickledger.log_id" /* clicklog_stats.spool_id, hex */
 #define PART_LOG_OFFSET  "clickledger.log_offset"
 #define PART_LOG_UNKNOWN UINT64_MAX
@@ -52,6 +55,12 @@ struct part_live {
 struct part_gap {
     uint64_t incarnation, seq, log_offset;
     int64_t received_us;
+};
+
+/* The end of a log in Kafka, asked for when a spool's incarnation was known: whatever was sent
+ * before that began is below. */
+struct part_began {
+    uint64_t spool_id, incarnation, end;
 };
 
 struct part {
@@ -76,6 +85,9 @@ struct part {
     bool stalled;  /* at gap */
     struct part_gap gap;
     uint64_t heal_until; /* what was missing comes again before it or there */
+    struct part_began began;
+    uint64_t still_next; /* nothing new came since then */
+    int64_t still_mono_us;
 
     struct avrofile_writer *file; /* NULL: none open */
     struct manifest_file open;
@@ -94,6 +106,8 @@ struct part {
     bool fresh;             /* ours, but its folder was not looked through yet */
     _Atomic uint64_t owned; /* clicklog_owned, as we have acted on it */
     _Atomic uint64_t listed, live_listed;
+    pthread_mutex_t mutex;         /* of archived */
+    struct clicklog_last archived; /* as `listed`, for spools */
     _Atomic int64_t
         follow_us;         /* live verdicts are wanted since then; 0: none are */
     _Atomic bool followed; /* they were all here, once */
@@ -105,6 +119,8 @@ enum err archive_part_open(struct part *part, const char *dir, uint32_t partitio
                            uint64_t roll_bytes, struct clicklog *log,
                            struct why *why);
 void archive_part_close(struct part *part);
+/* How far the list is, from any thread. */
+struct clicklog_last archive_part_archived(struct part *part);
 /* Throws the open file away and stands where the list ends. */
 enum err archive_part_reset(struct part *part, struct why *why);
 /* Throws the open file and the queue away and lets go of the list. */
@@ -119,6 +135,17 @@ enum err archive_part_read(struct part *part, struct clicklog *log,
 void archive_part_heal(struct part *part, uint64_t log_offset);
 /* Finishes and lists the open file, if there is one. */
 enum err part_roll(struct part *part, struct why *why);
+
+/* --- archive_cut.c --- */
+
+/* Whether the partition has all that was received before the mark's cut, after a read that met
+ * none of later. ERR_CORRUPT: some of it is missing for good (part->gap). */
+enum err part_cut_look(struct part *part, struct clicklog *log,
+                       const struct clicklog_mark *mark, struct why *why);
+/* A new incarnation begins with this record: ERR_CORRUPT if the mark knows of clicks before it
+ * that did not come (part->gap). */
+enum err part_cut_begin(struct part *part, const struct clicklog_mark *mark,
+                        const struct clicklog_record *record, struct why *why);
 
 /* --- archive_live.c --- */
 

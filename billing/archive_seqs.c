@@ -51,13 +51,30 @@ find(const struct archive_seqs *seqs, uint64_t incarnation)
     return i == 0 ? seqs->n : i - 1;
 }
 
+uint64_t
+archive_seqs_count(const struct archive_seqs *seqs, uint64_t incarnation)
+{
+    uint32_t i = find(seqs, incarnation);
+
+    return i == seqs->n ? 0 : seqs->lasts[i].seq + 1;
+}
+
+struct clicklog_last
+archive_seqs_newest(const struct archive_seqs *seqs)
+{
+    const struct archive_last *last;
+
+    if (seqs->n == 0)
+        return (struct clicklog_last){0, 0};
+    last = &seqs->lasts[seqs->n - 1];
+    return (struct clicklog_last){last->incarnation, last->seq + 1};
+}
+
 enum archive_seq
 archive_seqs_look(const struct archive_seqs *seqs, uint64_t incarnation,
                   uint64_t seq, uint64_t *expected)
 {
-    uint32_t i = find(seqs, incarnation);
-
-    *expected = i == seqs->n ? 0 : seqs->lasts[i].seq + 1;
+    *expected = archive_seqs_count(seqs, incarnation);
     if (seq == *expected)
         return ARCHIVE_SEQ_NEXT;
     return seq < *expected ? ARCHIVE_SEQ_REPEAT : ARCHIVE_SEQ_GAP;

@@ -28,7 +28,7 @@ struct archive_side {
     uint32_t parts_n;
     pthread_mutex_t mutex; /* of lost */
     struct lost *lost;
-    uint64_t told[CLICKLOG_PARTITIONS_MAX];
+    struct clicklog_last told[CLICKLOG_PARTITIONS_MAX];
     bool has_told;
     bool follow_fails, tell_fails;
     pthread_t thread;
@@ -107,20 +107,20 @@ look(struct archive_side *side)
 static void
 tell(struct archive_side *side)
 {
-    uint64_t listed[CLICKLOG_PARTITIONS_MAX] = {0};
+    struct clicklog_last archived[CLICKLOG_PARTITIONS_MAX] = {{0, 0}};
     struct why why = {""};
     enum err err;
 
-    control_archived_get(side->control, listed);
+    control_archived_get(side->control, archived);
     for (uint32_t p = 0; p < side->parts_n; p++)
         if (atomic_load(&side->parts[p].owned) != 0)
-            listed[p] = atomic_load(&side->parts[p].listed);
-    if (side->has_told && memcmp(listed, side->told, sizeof(listed)) == 0)
+            archived[p] = archive_part_archived(&side->parts[p]);
+    if (side->has_told && memcmp(archived, side->told, sizeof(archived)) == 0)
         return;
-    err = control_archived_put(side->control, listed, &why);
+    err = control_archived_put(side->control, archived, &why);
     say(&side->tell_fails, err, "the control topic", &why);
     side->has_told = err == ERR_OK;
-    memcpy(side->told, listed, sizeof(listed));
+    memcpy(side->told, archived, sizeof(archived));
 }
 
 static void *

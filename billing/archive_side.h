@@ -3,7 +3,7 @@
  * looked for, and what is listed is told to the spool.
  *
  * Errors   Tried again every second; one event when it begins to fail, one when it works.
- * Threads  Its own. It reads of a part what is _Atomic; archive_side_* from the archive's.
+ * Threads  Its own. It reads of a part what is _Atomic, or archived; archive_side_* from the archive's.
  */
 #ifndef BILLING_ARCHIVE_SIDE_H
 #define BILLING_ARCHIVE_SIDE_H

@@ -28,14 +28,6 @@ struct format {
     uint64_t spool_id;
 };
 
-/* meta "i" + ordinal: one incarnation; its last seq in a partition is what the next
- * incarnation's start says, less its own, less one. */
-struct incarnation {
-    uint64_t incarnation;
-    uint64_t closed; /* 1: counts are final, the closing record */
-    uint64_t start[CLICKLOG_PARTITIONS_MAX];
-};
-
 static_assert(sizeof(struct block_header) == 48, "no padding: it is hashed");
 static_assert(sizeof(struct received_header) == 32, "no padding");
 static_assert(sizeof(struct format) == 16, "no padding");
@@ -152,21 +144,16 @@ static int
 incarnation_newest(MDB_txn *txn, MDB_dbi meta, uint8_t key[5],
                    struct incarnation *last)
 {
-    uint8_t past[2] = {'i', 0};
     MDB_val k, v;
     MDB_cursor *cursor;
     int rc = mdb_cursor_open(txn, meta, &cursor);
 
     if (rc != 0)
         return rc;
-    past[0]++; /* the first key after all of them is "j..." */
-    k = val(past, 1);
-    rc = mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE);
-    rc = mdb_cursor_get(cursor, &k, &v, rc == MDB_NOTFOUND ? MDB_LAST : MDB_PREV);
+    rc = incarnation_seek(cursor, &k, &v);
     *last = (struct incarnation){0};
     memcpy(key, "i\0\0\0\0", 5);
-    if (rc == 0 && k.mv_size == 5 && *(const uint8_t *)k.mv_data == 'i' &&
-        v.mv_size <= sizeof(*last)) {
+    if (rc == 0 && v.mv_size <= sizeof(*last)) {
         memcpy(key, k.mv_data, 5);
         memcpy(last, v.mv_data, v.mv_size);
     }

@@ -148,15 +148,35 @@ enum err clicklog_since(struct clicklog_reader *reader, uint32_t partition,
                         int64_t since_us, uint64_t *offset, int64_t *received_us,
                         struct why *why);
 
-/* A cut: what is received before floor_us are the first next[p] clicks of each partition,
- * counted from the spool's beginning (its offsets). */
+/* The first `count` clicks of an incarnation in one partition; {0, 0}: none. Unlike an offset it
+ * says the same of a spool, of the one that replaces it, and of one that is restored from an
+ * older image. */
+struct clicklog_last {
+    uint64_t incarnation, count;
+};
+
+/* A cut: what this spool received before floor_us ends, in each partition, with `last`, before
+ * which came `before` of another incarnation. */
 struct clicklog_mark {
+    uint64_t spool_id;
+    uint64_t incarnation; /* the spool's newest, with or without clicks; 0: none */
     int64_t floor_us;
-    uint64_t next[CLICKLOG_PARTITIONS_MAX];
+    uint64_t next[CLICKLOG_PARTITIONS_MAX]; /* as offsets; over Kafka all 0 */
+    struct clicklog_last last[CLICKLOG_PARTITIONS_MAX];
+    struct clicklog_last before[CLICKLOG_PARTITIONS_MAX];
 };
 /* The newest one known; floor_us 0: none yet. */
 enum err clicklog_mark_get(struct clicklog *log, struct clicklog_mark *out,
                            struct why *why);
+/* The next offsets of all partitions, of one commit. LMDB only, as the next one is. */
+enum err clicklog_ends(struct clicklog *log, uint64_t next[CLICKLOG_PARTITIONS_MAX],
+                       struct why *why);
+/* The offset after what is of the spool in `last` and before it: clicks of that incarnation
+ * that the spool, an older image, has not got do not count. ERR_NOTFOUND: the incarnation is not
+ * of this spool. */
+enum err clicklog_offset_of(struct clicklog *log, uint32_t partition,
+                            struct clicklog_last last, uint64_t *offset,
+                            struct why *why);
 
 /* --- Kafka ---
  *

@@ -6,7 +6,8 @@
  *   clicklog_read.c      blocks -> records; range, trim
  *   clicklog_received.c  the *received* counts: stored, folded, told
  *   clicklog_tally.c     a table of counts by (account, campaign, quarter-hour)
- *   clicklog_view.c      times, cuts, owners
+ *   clicklog_view.c      times, owners
+ *   clicklog_mark.c      cuts: how far each incarnation came
  *
  * Values are little endian as the machine is; keys are big endian, so that LMDB's order is
  * theirs.
@@ -74,6 +75,14 @@ struct state {
     uint64_t groups;
     uint64_t records;
     uint64_t next[CLICKLOG_PARTITIONS_MAX];
+};
+
+/* meta "i" + ordinal: one incarnation. The newest one's start is where its offsets begin; of
+ * those before it, which are closed, how many clicks it has: the closing record. */
+struct incarnation {
+    uint64_t incarnation;
+    uint64_t closed;
+    uint64_t start[CLICKLOG_PARTITIONS_MAX];
 };
 
 /* Which groups of this hour wait to be folded: all blocks of (hour, our incarnation) from
@@ -158,6 +167,9 @@ uint64_t value_cost(size_t key, size_t value);
 /* The state as a snapshot sees it. */
 enum err state_read(struct clicklog *log, MDB_txn *txn, struct state *out,
                     struct why *why);
+
+/* Puts the cursor on the newest incarnation's record. MDB_NOTFOUND: there is none. */
+int incarnation_seek(MDB_cursor *cursor, MDB_val *key, MDB_val *value);
 
 struct block_key block_key(uint32_t partition, uint64_t base);
 uint32_t block_key_partition(const MDB_val *key);

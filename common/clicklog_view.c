@@ -1,4 +1,4 @@
-/* What readers may ask of the log beside its records: where a time begins, cuts, whose a
+/* What readers may ask of the log beside its records: where a time begins, whose a
  * partition is. */
 #include "common/clicklog_impl.h"
 #include "common/clicklog_kafka.h"
@@ -54,37 +54,6 @@ clicklog_since(struct clicklog_reader *reader, uint32_t partition, int64_t since
     return ERR_OK;
 }
 
-/* The state as the newest commit has it. */
-static enum err
-state_now(struct clicklog *log, struct state *out, struct why *why)
-{
-    MDB_txn *txn = NULL;
-    enum err err = lmdbenv_read_begin(&log->env, &txn, why);
-
-    if (err != ERR_OK)
-        return err;
-    err = state_read(log, txn, out, why);
-    lmdbenv_read_end(&log->env, &txn);
-    return err;
-}
-
-enum err
-clicklog_mark_get(struct clicklog *log, struct clicklog_mark *out, struct why *why)
-{
-    struct state state;
-    enum err err;
-
-    memset(out, 0, sizeof(*out));
-    if (log->kafka != NULL)
-        return clicklog_kafka_mark(log->kafka, out, why);
-    err = state_now(log, &state, why);
-    if (err != ERR_OK)
-        return err;
-    out->floor_us = state.floor_us;
-    memcpy(out->next, state.next, sizeof(out->next));
-    return ERR_OK;
-}
-
 bool
 clicklog_is_kafka(const struct clicklog *log)
 {
@@ -116,13 +85,13 @@ clicklog_let_go(struct clicklog *log, uint32_t partition)
 uint64_t
 clicklog_end(struct clicklog *log, uint32_t partition)
 {
-    struct state state;
+    uint64_t next[CLICKLOG_PARTITIONS_MAX];
 
     if (partition >= log->partitions)
         return 0;
     if (log->kafka != NULL)
         return clicklog_kafka_end(log->kafka, partition);
-    return state_now(log, &state, NULL) == ERR_OK ? state.next[partition] : 0;
+    return clicklog_ends(log, next, NULL) == ERR_OK ? next[partition] : 0;
 }
 
 enum err

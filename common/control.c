@@ -18,7 +18,7 @@
 enum {
     SPOOLS_MAX = 8,      /* known at once: one, but for a race or a mistake */
     KEY_SIZE = 32,       /* "spool:" and 16 digits */
-    VALUE_MAX = 1 << 14, /* 256 numbers and their names */
+    VALUE_MAX = 1 << 15, /* 2 x 256 incarnations and counts */
     NEXT_US = 50000,     /* the follower looks at its orders so often */
     AGAIN_US = 500000,   /* after an error */
     SYNC_US = 10000000,  /* of a spool's first word */
@@ -46,7 +46,7 @@ struct control {
     struct why trouble;   /* the follower's last */
     struct known known[SPOOLS_MAX];
     size_t known_n;
-    uint64_t listed[CLICKLOG_PARTITIONS_MAX];
+    struct clicklog_last archived[CLICKLOG_PARTITIONS_MAX];
 
     pthread_mutex_t putting; /* guards these two; never taken inside mutex */
     struct kafka_producer *producer;
@@ -58,14 +58,15 @@ struct control {
 /* --- JSON --- */
 
 static void
-numbers_add(struct buf *out, const char *name, const uint64_t *numbers, uint32_t n)
+lasts_add(struct buf *out, const char *name, const struct clicklog_last *lasts,
+          uint32_t n)
 {
     buf_printf(out, "\"%s\":[", name);
     for (uint32_t i = 0; i < n; i++) {
-        const char *quote = numbers[i] >> EXACT_BITS == 0 ? "" : "\"";
+        const char *quote = lasts[i].count >> EXACT_BITS == 0 ? "" : "\"";
 
-        buf_printf(out, "%s%s%" PRIu64 "%s", i == 0 ? "" : ",", quote, numbers[i],
-                   quote);
+        buf_printf(out, "%s[\"%016" PRIx64 "\",%s%" PRIu64 "%s]", i == 0 ? "" : ",",
+                   lasts[i].incarnation, quote, lasts[i].count, quote);
     }
     buf_add_text(out, "]");
 }
@@ -96,7 +97,8 @@ number_take(const cJSON *item, uint64_t *out)
 }
 
 static bool
-numbers_take(const cJSON *object, const char *name, uint64_t *out, uint32_t n)
+lasts_take(const cJSON *object, const char *name, struct clicklog_last *out,
+           uint32_t n)
 {
     const cJSON *array = cJSON_GetObjectItemCaseSensitive(object, name), *item;
     uint32_t i = 0;
@@ -105,8 +107,12 @@ numbers_take(const cJSON *object, const char *name, uint64_t *out, uint32_t n)
         return false;
     cJSON_ArrayForEach(item, array)
     {
-        if (!number_take(item, &out[i++]))
+        if (!cJSON_IsArray(item) || cJSON_GetArraySize(item) != 2 ||
+            !text_take(cJSON_GetArrayItem(item, 0), 16, &out[i].incarnation) ||
+            !number_take(cJSON_GetArrayItem(item, 1), &out[i].count) ||
+            (out[i].incarnation == 0) != (out[i].count == 0))
             return false;
+        i++;
     }
     return true;
 }
@@ -119,11 +125,12 @@ spool_take(const cJSON *object, uint32_t partitions, struct control_spool *out)
 
     if (!cJSON_IsBool(closed) ||
         !text_take(cJSON_GetObjectItemCaseSensitive(object, "incarnation"), 16,
-                   &out->incarnation) ||
+                   &out->mark.incarnation) ||
         !number_take(cJSON_GetObjectItemCaseSensitive(object, "floor_us"),
                      &floor_us) ||
         floor_us > INT64_MAX ||
-        !numbers_take(object, "next", out->mark.next, partitions))
+        !lasts_take(object, "last", out->mark.last, partitions) ||
+        !lasts_take(object, "before", out->mark.before, partitions))
         return false;
     out->mark.floor_us = (int64_t)floor_us;
     out->closed = cJSON_IsTrue(closed);
@@ -164,7 +171,7 @@ known_set(struct control *control, uint64_t id, uint64_t offset,
         control->known[control->known_n++] =
             (struct known){.id = id, .offset = offset};
     control->known[i].spool = *spool;
-    control->known[i].spool.spool_id = id;
+    control->known[i].spool.spool_id = control->known[i].spool.mark.spool_id = id;
 }
 
 static void
@@ -184,8 +191,9 @@ static bool
 apply(struct control *control, const struct kafka_message *message)
 {
     bool archive = str_equal(message->key, STR("archive")), ok = false;
-    uint64_t id = 0, listed[CLICKLOG_PARTITIONS_MAX] = {0};
+    struct clicklog_last archived[CLICKLOG_PARTITIONS_MAX] = {{0, 0}};
     struct control_spool spool = {0};
+    uint64_t id = 0;
     cJSON *object;
 
     if (!archive && !key_spool(message->key, &id))
@@ -193,7 +201,7 @@ apply(struct control *control, const struct kafka_message *message)
     object = cJSON_ParseWithLength(message->value.p, message->value.n);
     if (archive)
         ok = message->value.n == 0 ||
-             numbers_take(object, "listed", listed, control->partitions);
+             lasts_take(object, "last", archived, control->partitions);
     else
         ok = message->value.n == 0 ||
              spool_take(object, control->partitions, &spool);
@@ -202,7 +210,7 @@ apply(struct control *control, const struct kafka_message *message)
         return false;
     (void)pthread_mutex_lock(&control->mutex);
     if (archive)
-        memcpy(control->listed, listed, sizeof(listed));
+        memcpy(control->archived, archived, sizeof(archived));
     else if (message->value.n == 0)
         known_forget(control, id);
     else
@@ -462,8 +470,10 @@ spool_say(struct control *control, const struct control_spool *spool,
     spool_key(spool->spool_id, key);
     buf_printf(&buf,
                "{\"incarnation\":\"%016" PRIx64 "\",\"floor_us\":%" PRId64 ",",
-               spool->incarnation, spool->mark.floor_us);
-    numbers_add(&buf, "next", spool->mark.next, control->partitions);
+               spool->mark.incarnation, spool->mark.floor_us);
+    lasts_add(&buf, "last", spool->mark.last, control->partitions);
+    buf_add_text(&buf, ",");
+    lasts_add(&buf, "before", spool->mark.before, control->partitions);
     buf_printf(&buf, ",\"closed\":%s}", spool->closed ? "true" : "false");
     err = buf.failed ? err_set(why, ERR_NOMEM, "control: no memory")
                      : say(control, key,
@@ -553,14 +563,14 @@ control_spool_forget(struct control *control, uint64_t spool_id, struct why *why
 }
 
 enum err
-control_archived_put(struct control *control, const uint64_t *listed,
+control_archived_put(struct control *control, const struct clicklog_last *archived,
                      struct why *why)
 {
     struct buf buf = BUF_MAX(VALUE_MAX);
     enum err err;
 
     buf_add_text(&buf, "{");
-    numbers_add(&buf, "listed", listed, control->partitions);
+    lasts_add(&buf, "last", archived, control->partitions);
     buf_add_text(&buf, "}");
     (void)pthread_mutex_lock(&control->putting);
     err = buf.failed ? err_set(why, ERR_NOMEM, "control: no memory")
@@ -572,9 +582,9 @@ control_archived_put(struct control *control, const uint64_t *listed,
 }
 
 void
-control_archived_get(struct control *control, uint64_t *listed)
+control_archived_get(struct control *control, struct clicklog_last *archived)
 {
     (void)pthread_mutex_lock(&control->mutex);
-    memcpy(listed, control->listed, control->partitions * sizeof(*listed));
+    memcpy(archived, control->archived, control->partitions * sizeof(*archived));
     (void)pthread_mutex_unlock(&control->mutex);
 }

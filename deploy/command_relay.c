@@ -57,6 +57,24 @@ view_open(struct relay_view *view, const struct config *config, struct why *why)
     return err;
 }
 
+/* What is archived of this spool; 0: nothing that it knows. */
+static enum err
+archived_get(struct relay_view *view, uint64_t *listed, struct why *why)
+{
+    struct clicklog_last archived[CLICKLOG_PARTITIONS_MAX] = {{0, 0}};
+    enum err err = ERR_OK;
+
+    control_archived_get(view->control, archived);
+    for (uint32_t p = 0; err == ERR_OK && p < clicklog_partitions(view->log); p++) {
+        listed[p] = 0;
+        if (archived[p].count > 0)
+            err = clicklog_offset_of(view->log, p, archived[p], &listed[p], why);
+        if (err == ERR_NOTFOUND) /* it is of the one before this */
+            err = ERR_OK;
+    }
+    return err;
+}
+
 struct row {
     uint64_t first, next, sent, archived;
 };
@@ -80,7 +98,7 @@ status_print(struct relay_view *view, bool json, struct buf *out, struct why *wh
 
     clicklog_stats_get(view->log, &stats);
     bool heard = control_sync(view->control, HEAR_US, &unheard) == ERR_OK;
-    control_archived_get(view->control, listed);
+    err = archived_get(view, listed, why);
     buf_printf(out,
                json ? "{\"spool\":\"%016" PRIx64 "\",\"partitions\":["
                     : "spool %016" PRIx64 "\n%9s %14s %14s %14s %14s\n",
@@ -117,7 +135,8 @@ rewind_run(struct relay_view *view, int64_t partition, int64_t offset,
     uint64_t listed[CLICKLOG_PARTITIONS_MAX] = {0}, from = 0;
     enum err err = offset >= 0 ? ERR_OK : control_sync(view->control, HEAR_US, why);
 
-    control_archived_get(view->control, listed);
+    if (err == ERR_OK)
+        err = archived_get(view, listed, why);
     for (uint32_t p = 0; err == ERR_OK && p < clicklog_partitions(view->log); p++) {
         uint64_t to = offset >= 0 ? (uint64_t)offset : listed[p];
 

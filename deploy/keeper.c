@@ -17,7 +17,8 @@ enum { TRIM_EVERY_S = 5, STORE_EVERY_S = 30 };
 struct keeper {
     struct stages *stages;
     struct pg *pg;
-    bool away; /* PostgreSQL, said once */
+    struct relay_cursor *cursor; /* with Kafka */
+    bool away;                   /* PostgreSQL, said once */
     bool migrated;
     int64_t stored_below_us;
     int64_t rules_us, trim_us,
@@ -93,15 +94,37 @@ received_follow(struct keeper *keeper)
         log_event(LOG_WARN, "received_not_stored", LOG_TEXT("why", why.text));
 }
 
-/* What is archived: by this process, or, as the topic or its lists say, by another. */
+/* With Kafka, whoever archives it: as far as it is of this very spool, and acknowledged. */
 static void
-listed_get(const struct stages *stages, uint64_t *listed)
+archived_get(struct keeper *keeper, uint64_t *listed)
 {
+    struct stages *stages = keeper->stages;
+    struct clicklog_last archived[CLICKLOG_PARTITIONS_MAX] = {{0, 0}};
+
+    if (keeper->cursor == NULL &&
+        relay_cursor_open(&keeper->cursor, stages->relay_dir, stages->log, NULL) !=
+            ERR_OK)
+        return;
+    control_archived_get(stages->control, archived);
+    for (uint32_t p = 0; p < clicklog_partitions(stages->log); p++) {
+        uint64_t sent = relay_cursor_get(keeper->cursor, p), offset = 0;
+
+        if (archived[p].count > 0 && clicklog_offset_of(stages->log, p, archived[p],
+                                                        &offset, NULL) == ERR_OK)
+            listed[p] = offset < sent ? offset : sent;
+    }
+}
+
+/* What is archived: by this process, or, as its lists say, by another. */
+static void
+listed_get(struct keeper *keeper, uint64_t *listed)
+{
+    const struct stages *stages = keeper->stages;
     struct manifest manifest;
     struct why why;
 
-    if (stages->archive == NULL && stages->control != NULL) {
-        control_archived_get(stages->control, listed);
+    if (stages->control != NULL) {
+        archived_get(keeper, listed);
         return;
     }
     for (uint32_t p = 0;
@@ -126,7 +149,7 @@ log_trim(struct keeper *keeper)
     struct clicklog_stats stats;
 
     clicklog_stats_get(stages->log, &stats);
-    listed_get(stages, listed);
+    listed_get(keeper, listed);
     for (uint32_t p = 0; p < clicklog_partitions(stages->log); p++) {
         uint64_t first = 0, next = 0;
 
@@ -202,6 +225,7 @@ stages_keeper(void *ctx)
             log_trim(&keeper);
         verdicts_trim(stages);
     }
+    relay_cursor_close(&keeper.cursor);
     pg_close(&keeper.pg);
     return NULL;
 }

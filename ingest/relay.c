@@ -49,7 +49,6 @@ topics_claim(struct relay *relay, int64_t timeout_us, struct why *why)
                 spool->spool_id, relay->spool_id, spool->spool_id);
         if (err == ERR_OK || err == ERR_NOTFOUND) {
             spool->closed = false;
-            spool->incarnation = atomic_load(&relay->incarnation);
             relay->said = spool->mark;
             err = control_spool_put(relay->control, spool, why);
         }
@@ -124,7 +123,6 @@ relay_start(struct relay **out, const struct config *config, struct clicklog *lo
     relay->partitions = clicklog_partitions(log);
     relay->spool_id = stats.spool_id;
     relay->wait_us = RELAY_WAIT_US_MIN;
-    atomic_init(&relay->incarnation, stats.incarnation);
     (void)snprintf(relay->dir, sizeof(relay->dir), "%s", dir);
     kafka_topic_name(config, "raw_clicks", relay->topic);
     metrics_declare(relay);

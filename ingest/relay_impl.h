@@ -52,13 +52,12 @@ struct relay {
     /* By relay_start or the teller: the topics are ours, ids are known. */
     atomic_bool claimed;
     uint8_t heads[CLICK_VERSION + 1][WIRE_HEAD]; /* by version */
-    _Atomic uint64_t incarnation;                /* of the newest record sent */
     /* the sender's */
     struct clicklog_reader *reader;
     struct kafka_producer *producer;
-    struct kafka_item *items; /* RELAY_BATCH */
-    uint8_t *bytes;           /* RELAY_BATCH_BYTES */
-    struct clicklog_mark end; /* of the spool, as last seen */
+    struct kafka_item *items;              /* RELAY_BATCH */
+    uint8_t *bytes;                        /* RELAY_BATCH_BYTES */
+    uint64_t end[CLICKLOG_PARTITIONS_MAX]; /* of the spool, as last seen */
     uint64_t
         base[CLICKLOG_PARTITIONS_MAX]; /* the cursor when the producer opened */
     uint64_t sent[CLICKLOG_PARTITIONS_MAX]; /* the offset to send next */

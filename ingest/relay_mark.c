@@ -18,8 +18,8 @@ static bool
 mark_same(const struct relay *relay, const struct clicklog_mark *a,
           const struct clicklog_mark *b)
 {
-    return a->floor_us == b->floor_us &&
-           memcmp(a->next, b->next, relay->partitions * sizeof(a->next[0])) == 0;
+    return a->floor_us == b->floor_us && a->incarnation == b->incarnation &&
+           memcmp(a->last, b->last, relay->partitions * sizeof(a->last[0])) == 0;
 }
 
 static enum err
@@ -27,7 +27,6 @@ mark_say(struct relay *relay, const struct clicklog_mark *mark, bool closed)
 {
     struct control_spool spool = {
         .spool_id = relay->spool_id,
-        .incarnation = atomic_load(&relay->incarnation),
         .mark = *mark,
         .closed = closed,
     };

@@ -101,9 +101,6 @@ batch_fill(struct relay *relay, size_t *n, struct why *why)
             break;
         ++*n;
     }
-    if (*n > 0)
-        atomic_store_explicit(&relay->incarnation, record.incarnation,
-                              memory_order_relaxed);
     return err == ERR_AGAIN ? ERR_OK : err;
 }
 
@@ -150,13 +147,13 @@ static enum err
 spool_send(struct relay *relay, bool *some, struct why *why)
 {
     uint32_t partitions = relay->partitions;
-    enum err err = clicklog_mark_get(relay->log, &relay->end, why);
+    enum err err = clicklog_ends(relay->log, relay->end, why);
 
     *some = relay->full = false;
     for (uint32_t i = 0; i < partitions && err == ERR_OK && !relay->full; i++) {
         uint32_t p = (relay->turn + i) % partitions;
 
-        if (relay->stuck[p] || relay->sent[p] >= relay->end.next[p])
+        if (relay->stuck[p] || relay->sent[p] >= relay->end[p])
             continue;
         *some = true;
         err = partition_send(relay, p, why);
@@ -194,7 +191,7 @@ acknowledged_take(struct relay *relay)
             acked += now - at;
             at = now;
         }
-        backlog += relay->end.next[p] > at ? relay->end.next[p] - at : 0;
+        backlog += relay->end[p] > at ? relay->end[p] - at : 0;
     }
     metric_set(relay->backlog, (int64_t)backlog);
     if (acked == 0)
@@ -207,7 +204,7 @@ static bool
 all_acknowledged(const struct relay *relay)
 {
     for (uint32_t p = 0; p < relay->partitions; p++)
-        if (relay_cursor_get(relay->cursor, p) < relay->end.next[p])
+        if (relay_cursor_get(relay->cursor, p) < relay->end[p])
             return false;
     return true;
 }

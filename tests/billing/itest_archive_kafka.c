@@ -11,8 +11,7 @@
 #include "tests/billing/billing_fixture.h"
 #include "tests/common/kafka_fixture.h"
 
-#define WAIT_US     (60 * SECOND)
-#define INCARNATION UINT64_C(0x5eed)
+#define WAIT_US (60 * SECOND)
 
 enum {
     P = FIXTURE_PARTITIONS,
@@ -28,7 +27,7 @@ enum {
 
 /* What the spool has, and what was sent of it. */
 struct spooled {
-    uint64_t number;
+    uint64_t number, incarnation, seq;
     int64_t received_us;
     uint32_t n;
     char value[RECORD_MAX];
@@ -41,6 +40,8 @@ struct rig {
     struct control *control;
     struct spooled *spool[P];
     uint64_t spool_n[P];
+    uint64_t spool_id, incarnation;
+    uint64_t spool_from[P];        /* what is below was another spool's */
     uint64_t sent[P][RECORDS_MAX]; /* ordinals, by the log's offset */
     uint64_t sent_n[P];
     uint64_t clicks;
@@ -96,9 +97,11 @@ rig_open(struct rig *rig, const char *brokers)
 {
     struct buf report = BUF_MAX(65536);
     char prefix[32], topic[KAFKA_NAME_MAX + 1];
-    struct control_spool spool = {.spool_id = 1, .incarnation = INCARNATION};
+    struct control_spool spool = {.spool_id = 1};
 
     memset(rig, 0, sizeof(*rig));
+    rig->spool_id = 1;
+    rig->incarnation = 0x5eed;
     fixture_open(&rig->f);
     (void)snprintf(prefix, sizeof(prefix), "t%016" PRIx64 "_", hash_random_u64());
     rig_config(rig, brokers, prefix);
@@ -143,15 +146,18 @@ group_spool(struct rig *rig, uint64_t n, int64_t received_us)
         click.campaign_id = str_of(campaigns[number % 5]);
         click.partition =
             hash_partition(click.campaign_id.p, click.campaign_id.n, P);
-        click.incarnation = INCARNATION;
-        click.seq = rig->spool_n[click.partition]++;
-        CHECK(click.seq < RECORDS_MAX);
-        struct spooled *to = &rig->spool[click.partition][click.seq];
+        uint64_t at = rig->spool_n[click.partition]++;
+        CHECK(at < RECORDS_MAX);
+        struct spooled *to = &rig->spool[click.partition][at];
+        click.incarnation = rig->incarnation;
+        click.seq =
+            at > 0 && to[-1].incarnation == rig->incarnation ? to[-1].seq + 1 : 0;
         wire_head(CLICK_VERSION, value);
         size_t size = WIRE_HEAD + click_encode_prefix(&click, value + WIRE_HEAD);
         size += click_encode_body(&click, value + size);
         CHECK(size <= RECORD_MAX);
-        *to = (struct spooled){number, received_us, (uint32_t)size, {0}};
+        *to = (struct spooled){number,      click.incarnation, click.seq,
+                               received_us, (uint32_t)size,    {0}};
         memcpy(to->value, value, size);
     }
 }
@@ -187,10 +193,19 @@ send_rest(struct rig *rig, const uint64_t from[P])
 static void
 mark(struct rig *rig, int64_t floor_us)
 {
-    struct control_spool spool = {.spool_id = 1, .incarnation = INCARNATION};
+    struct control_spool spool = {
+        .spool_id = rig->spool_id,
+        .mark = {.incarnation = rig->incarnation, .floor_us = floor_us}};
 
-    spool.mark.floor_us = floor_us;
-    memcpy(spool.mark.next, rig->spool_n, sizeof(rig->spool_n));
+    for (uint32_t p = 0; p < P; p++)
+        for (uint64_t i = rig->spool_from[p]; i < rig->spool_n[p]; i++) {
+            const struct spooled *one = &rig->spool[p][i];
+
+            if (spool.mark.last[p].incarnation != one->incarnation)
+                spool.mark.before[p] = spool.mark.last[p];
+            spool.mark.last[p] =
+                (struct clicklog_last){one->incarnation, one->seq + 1};
+        }
     MUST(control_spool_put(rig->control, &spool, why));
 }
 
@@ -332,11 +347,32 @@ busiest(const struct rig *rig)
     return best;
 }
 
+/* The archive has said that it has all. */
+static void
+archived_check(struct rig *rig)
+{
+    struct clicklog_last archived[CLICKLOG_PARTITIONS_MAX];
+
+    MUST(control_sync(rig->control, WAIT_US, why));
+    control_archived_get(rig->control, archived);
+    for (uint32_t p = 0; p < P; p++) {
+        struct clicklog_last want = {0, 0}; /* a partition without clicks */
+
+        if (rig->spool_n[p] > 0) {
+            const struct spooled *newest = &rig->spool[p][rig->spool_n[p] - 1];
+
+            want = (struct clicklog_last){newest->incarnation, newest->seq + 1};
+        }
+        CHECK(archived[p].incarnation == want.incarnation);
+        CHECK(archived[p].count == want.count);
+    }
+}
+
 static void
 test_hours_with_repeats_a_gap_verdicts_and_restarts(struct rig *rig)
 {
     int64_t from_us = clock_floor(clock_now_us(), HOUR) - HOURS * HOUR;
-    uint64_t listed[CLICKLOG_PARTITIONS_MAX], sent[P];
+    uint64_t sent[P];
     struct stage stage, judge;
     uint32_t lossy;
 
@@ -357,8 +393,7 @@ test_hours_with_repeats_a_gap_verdicts_and_restarts(struct rig *rig)
     MUST(manifest_roll_wait(rig->f.archive, from_us + HOURS * HOUR, WAIT_US, why));
     archive_check(rig);
     stage_stop(&stage);
-    control_archived_get(rig->control, listed);
-    CHECK(memcmp(listed, rig->spool_n, sizeof(rig->spool_n)) == 0);
+    archived_check(rig);
     stage_start(&stage, rig); /* knows of its files what their metadata says */
     char other[PATH_SIZE + 16];
     (void)snprintf(other, sizeof(other), "%s/judge-verdicts", rig->f.dir);
@@ -444,12 +479,87 @@ test_a_kill_half_way_makes_the_same_rows(struct rig *rig)
     archive_check(rig);
 }
 
+static int64_t
+through(const struct rig *rig)
+{
+    struct manifest manifest;
+    int64_t us;
+
+    MUST(manifest_read(&manifest, rig->f.archive, INT64_MAX, why));
+    us = manifest.through_us;
+    manifest_free(&manifest);
+    return us;
+}
+
+/* The machine with the spool is lost; another one begins with an empty spool, where the archive
+ * goes on. */
+static void
+spool_replace(struct rig *rig)
+{
+    rig->incarnation++;
+    MUST(control_spool_forget(rig->control, rig->spool_id, why));
+    rig->spool_id++;
+    memcpy(rig->spool_from, rig->spool_n, sizeof(rig->spool_n));
+}
+
+/* The clicks before are in Kafka, but not all are archived, when the new one says its first mark:
+ * in every partition but one it has no click yet. */
+static void
+replaced(struct rig *rig, int64_t from_us, bool running)
+{
+    uint64_t from[P];
+    struct stage stage = {0};
+
+    memcpy(from, rig->spool_n, sizeof(from));
+    group_spool(rig, 300, from_us);
+    send_rest(rig, from);
+    if (running) {
+        stage_start(&stage, rig);
+        mark(rig, from_us + SECOND);
+        MUST(manifest_roll_wait(rig->f.archive, from_us + SECOND, WAIT_US, why));
+    }
+    memcpy(from, rig->spool_n, sizeof(from));
+    group_spool(rig, 300, from_us + 2 * SECOND);
+    send_rest(rig, from); /* no mark of these */
+    spool_replace(rig);
+    mark(rig, from_us + 3 * SECOND);
+    memcpy(from, rig->spool_n, sizeof(from));
+    group_spool(rig, 1, from_us + 4 * SECOND);
+    send_rest(rig, from);
+    mark(rig, from_us + 5 * SECOND);
+    if (!running)
+        stage_start(&stage, rig);
+    MUST(manifest_roll_wait(rig->f.archive, from_us + 5 * SECOND, WAIT_US, why));
+    archive_check(rig);
+    memcpy(from, rig->spool_n, sizeof(from));
+    group_spool(rig, 300, from_us + 6 * SECOND);
+    mark(rig, from_us + 7 * SECOND); /* sooner than its clicks are there */
+    clock_sleep_us(SECOND);
+    CHECK(through(rig) <= from_us + 6 * SECOND);
+    send_rest(rig, from);
+    MUST(manifest_roll_wait(rig->f.archive, from_us + 7 * SECOND, WAIT_US, why));
+    archive_check(rig);
+    stage_stop(&stage);
+    archived_check(rig);
+}
+
+static void
+test_a_spool_that_replaces_a_lost_one_goes_on_in_the_same_lists(struct rig *rig)
+{
+    int64_t from_us = clock_floor(clock_now_us(), HOUR) - HOUR;
+
+    replaced(rig, from_us, true);
+    replaced(rig, from_us + 60 * SECOND, false);
+    replaced(rig, from_us + 120 * SECOND, true);
+}
+
 int
 main(int argc, char **argv)
 {
     static void (*const tests[])(struct rig *) = {
         test_hours_with_repeats_a_gap_verdicts_and_restarts,
         test_a_kill_half_way_makes_the_same_rows,
+        test_a_spool_that_replaces_a_lost_one_goes_on_in_the_same_lists,
     };
     static struct rig rig;
 

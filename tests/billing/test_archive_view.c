@@ -40,7 +40,8 @@ test_an_hour_ends_when_all_partitions_have_met_its_end(struct view *v)
     MUST(manifest_roll_wait(v->f.archive, T0_US + HOUR + 2 * SECOND, WAIT_US, why));
     check(v, (uint64_t[]){40, 40, 40});
     archive_stop(&archive);
-    CHECK(v->log.listed[0] == 40 && v->log.listed[2] == 40);
+    CHECK(v->log.archived[0].incarnation == 7 && v->log.archived[0].count == 40);
+    CHECK(v->log.archived[2].incarnation == 7 && v->log.archived[2].count == 40);
     archive = start(v);
     archive_stop(&archive);
     check(v, (uint64_t[]){40, 40, 40});
@@ -154,7 +155,7 @@ test_live_verdicts_are_taken_by_the_logs_offsets_after_a_restart_too(struct view
     send_range(v, 0, 0, 20);
     send_range(v, 0, 10, 40);
     mark(v, now_us + 1);
-    v->log.mark.next[0] = 40;
+    v->log.mark.last[0].count = 40;
     archive = start(v);
     MUST(manifest_roll_wait(v->f.archive, now_us + 1, WAIT_US, why));
     archive_stop(&archive);

@@ -31,7 +31,7 @@ struct clicklog {
     pthread_mutex_t mutex;
     struct track tracks[PARTS];
     struct clicklog_mark mark;
-    uint64_t listed[CLICKLOG_PARTITIONS_MAX];
+    struct clicklog_last archived[CLICKLOG_PARTITIONS_MAX];
 };
 
 struct clicklog_reader {
@@ -233,25 +233,25 @@ clicklog_wake(struct clicklog *log)
 /* --- the control topic: the log stands for it --- */
 
 enum err
-control_archived_put(struct control *control, const uint64_t *listed,
+control_archived_put(struct control *control, const struct clicklog_last *archived,
                      struct why *why)
 {
     struct clicklog *log = (struct clicklog *)control;
 
     (void)why;
     (void)pthread_mutex_lock(&log->mutex);
-    memcpy(log->listed, listed, sizeof(log->listed));
+    memcpy(log->archived, archived, sizeof(log->archived));
     (void)pthread_mutex_unlock(&log->mutex);
     return ERR_OK;
 }
 
 void
-control_archived_get(struct control *control, uint64_t *listed)
+control_archived_get(struct control *control, struct clicklog_last *archived)
 {
     struct clicklog *log = (struct clicklog *)control;
 
     (void)pthread_mutex_lock(&log->mutex);
-    memcpy(listed, log->listed, sizeof(log->listed));
+    memcpy(archived, log->archived, sizeof(log->archived));
     (void)pthread_mutex_unlock(&log->mutex);
 }
 
@@ -321,13 +321,52 @@ send_range(struct view *v, uint32_t p, uint64_t from, uint64_t to)
     (void)pthread_mutex_unlock(&v->log.mutex);
 }
 
+/* What was received before floor_us, of a spool whose newest incarnation began. Clicks below
+ * from[p] are another spool's. */
+static inline struct clicklog_mark
+mark_of(const struct view *v, int64_t floor_us, uint64_t spool_id,
+        uint64_t incarnation, const uint64_t from[PARTS])
+{
+    struct clicklog_mark mark = {
+        .spool_id = spool_id, .incarnation = incarnation, .floor_us = floor_us};
+
+    for (int p = 0; p < PARTS; p++)
+        for (uint64_t i = from[p]; i < v->spooled[p]; i++) {
+            const struct sent *sent = &v->spool[p][i];
+
+            if (sent->received_us >= floor_us)
+                break;
+            if (mark.last[p].incarnation != sent->incarnation)
+                mark.before[p] = mark.last[p];
+            mark.last[p] = (struct clicklog_last){sent->incarnation, sent->seq + 1};
+        }
+    return mark;
+}
+
+static inline void
+mark_set(struct view *v, const struct clicklog_mark *mark)
+{
+    (void)pthread_mutex_lock(&v->log.mutex);
+    v->log.mark = *mark;
+    (void)pthread_mutex_unlock(&v->log.mutex);
+}
+
+/* A mark of the only spool, whose newest incarnation is that of the newest click. */
 static inline void
 mark(struct view *v, int64_t floor_us)
 {
-    (void)pthread_mutex_lock(&v->log.mutex);
-    v->log.mark.floor_us = floor_us;
-    memcpy(v->log.mark.next, v->spooled, sizeof(v->spooled));
-    (void)pthread_mutex_unlock(&v->log.mutex);
+    struct clicklog_mark mark;
+    uint64_t incarnation = 0;
+    int64_t newest_us = 0;
+
+    for (int p = 0; p < PARTS; p++)
+        for (uint64_t i = 0; i < v->spooled[p]; i++)
+            if (v->spool[p][i].received_us >= newest_us) {
+                newest_us = v->spool[p][i].received_us;
+                incarnation = v->spool[p][i].incarnation;
+            }
+    mark = mark_of(v, floor_us, 1, incarnation, (uint64_t[PARTS]){0});
+    mark_set(v, &mark);
 }
 
 /* What a partition's files must hold: the first copy that comes in order. */

@@ -40,7 +40,12 @@ static struct control_spool
 spool_make(uint64_t id)
 {
     return (struct control_spool){
-        id, UINT64_MAX - 5, {1763736000000000, {7, UINT64_MAX - 1, 0}}, false};
+        .spool_id = id,
+        .mark = {.spool_id = id,
+                 .incarnation = UINT64_MAX - 5,
+                 .floor_us = 1763736000000000,
+                 .last = {{UINT64_MAX - 5, 7}, {1, UINT64_MAX - 1}, {0, 0}},
+                 .before = {{8, 9}}}};
 }
 
 static void
@@ -60,7 +65,7 @@ what_a_spool_says_is_heard_by_others_and_by_those_who_come_later(void **state)
     MUST(control_spool_get(two, &got, why));
     assert_memory_equal(&got, &spool, sizeof(got));
     for (uint64_t i = 0; i < 20; i++) {
-        spool.mark.next[0] = i;
+        spool.mark.last[0].count = i + 1;
         MUST(control_spool_put(one, &spool, why));
     }
     spool.closed = true;
@@ -108,7 +113,8 @@ static void
 how_far_the_archive_is_is_heard(void **state)
 {
     struct control *one, *two;
-    uint64_t listed[P] = {1, UINT64_MAX, 3}, got[P] = {9, 9, 9};
+    struct clicklog_last archived[P] = {{1, UINT64_MAX}, {0, 0}, {UINT64_MAX, 3}};
+    struct clicklog_last got[P] = {{9, 9}, {9, 9}, {9, 9}};
 
     (void)state;
     MUST(control_open(&one, &config, P, why));
@@ -116,11 +122,11 @@ how_far_the_archive_is_is_heard(void **state)
     MUST(control_sync(two, SYNC, why));
     control_archived_get(two, got);
     for (int i = 0; i < P; i++)
-        assert_int_equal(got[i], 0);
-    MUST(control_archived_put(one, listed, why));
+        assert_true(got[i].incarnation == 0 && got[i].count == 0);
+    MUST(control_archived_put(one, archived, why));
     MUST(control_sync(two, SYNC, why));
     control_archived_get(two, got);
-    assert_memory_equal(got, listed, sizeof(got));
+    assert_memory_equal(got, archived, sizeof(got));
     control_close(&two);
     control_close(&one);
 }
@@ -134,30 +140,42 @@ what_is_no_message_of_ours_is_passed_over(void **state)
     } bad[] = {
         {"", "{}"},
         {"archive", "{"},
-        {"archive", "{\"listed\":[1,2]}"},
-        {"archive", "{\"listed\":[1,2,-3]}"},
-        {"archive", "{\"listed\":[1,2,\"x\"]}"},
-        {"archive", "{\"listed\":[1,2,1e300]}"},
-        {"archive", "{\"listed\":7}"},
+        {"archive", "{\"listed\":[1,2,3]}"},
+        {"archive", "{\"last\":[1,2,3]}"},
+        {"archive", "{\"last\":[[\"a\",1],[\"b\",2]]}"},
+        {"archive", "{\"last\":[[\"a\",1],[\"b\",2],[\"c\"]]}"},
+        {"archive", "{\"last\":[[\"a\",1],[\"b\",2],[\"c\",3,4]]}"},
+        {"archive", "{\"last\":[[\"a\",1],[\"b\",2],[\"c\",-3]]}"},
+        {"archive", "{\"last\":[[\"a\",1],[\"b\",2],[\"x\",3]]}"},
+        {"archive", "{\"last\":[[\"a\",1],[\"b\",2],[3,3]]}"},
+        {"archive", "{\"last\":[[\"a\",1],[\"b\",2],[\"0\",3]]}"},
+        {"archive", "{\"last\":[[\"a\",1],[\"b\",2],[\"c\",0]]}"},
+        {"archive", "{\"last\":[[\"a\",1],[\"b\",2],[\"c\",1e300]]}"},
+        {"archive", "{\"last\":7}"},
         {"spool:12", "{}"},
         {"spool:00000000000000zz", "{}"},
         {"spool:00000000000000aa", "[]"},
         {"spool:00000000000000aa", "{\"incarnation\":\"1\",\"floor_us\":1}"},
         {"spool:00000000000000aa", "{\"incarnation\":\"-1\",\"floor_us\":1,"
-                                   "\"next\":[1,2,3],\"closed\":false}"},
+                                   "\"last\":[[\"0\",0],[\"0\",0],[\"0\",0]],"
+                                   "\"before\":[[\"0\",0],[\"0\",0],[\"0\",0]],"
+                                   "\"closed\":false}"},
+        {"spool:00000000000000aa", "{\"incarnation\":\"1\",\"floor_us\":1,"
+                                   "\"last\":[[\"0\",0],[\"0\",0],[\"0\",0]],"
+                                   "\"closed\":false}"},
     };
     struct kafka_producer *producer;
     struct control *control;
     struct control_spool spool = spool_make(0xc), got;
     struct why said = {""};
-    uint64_t listed[P] = {4, 5, 6}, heard[P];
+    struct clicklog_last archived[P] = {{4, 5}, {6, 7}}, heard[P];
     char topic[KAFKA_NAME_MAX + 1];
     size_t sent;
 
     (void)state;
     kafka_topic_name(&config, "click_control", topic);
     MUST(control_open(&control, &config, P, why));
-    MUST(control_archived_put(control, listed, why));
+    MUST(control_archived_put(control, archived, why));
     MUST(kafka_producer_open(&producer, &config, topic, "test", 0, why));
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         struct kafka_item item = {str_of(bad[i].key), str_of(bad[i].value), 1};
@@ -168,7 +186,7 @@ what_is_no_message_of_ours_is_passed_over(void **state)
     kafka_producer_close(&producer);
     MUST(control_sync(control, SYNC, why));
     control_archived_get(control, heard);
-    assert_memory_equal(heard, listed, sizeof(heard));
+    assert_memory_equal(heard, archived, sizeof(heard));
     assert_int_equal(control_spool_get(control, &got, &said), ERR_NOTFOUND);
     MUST(control_spool_put(control, &spool, why));
     control_close(&control);
@@ -187,7 +205,7 @@ without_a_broker_it_opens_and_says_so_when_asked(void **state)
     MUST(control_open(&control, &config, P, why));
     assert_int_equal(control_sync(control, 500000, &said), ERR_AGAIN);
     assert_non_null(strstr(said.text, "click_control"));
-    assert_int_equal(control_archived_put(control, spool.mark.next, &said),
+    assert_int_equal(control_archived_put(control, spool.mark.last, &said),
                      ERR_AGAIN);
     control_close(&control);
 }

@@ -127,6 +127,101 @@ a_mark_is_floor_and_next_of_one_commit_also_in_another_process(void **unused)
     folder_remove(&folder);
 }
 
+/* n clicks of one partition. */
+static void
+fill(struct clicklog *log, uint32_t partition, int n)
+{
+    for (int i = 0; i < n; i++) {
+        const struct clicklog_entry entry = {.account = 7,
+                                             .campaign = STR("c"),
+                                             .event_ms = T0 / 1000,
+                                             .partition = partition,
+                                             .version = 2,
+                                             .body = STR("x")};
+
+        MUST(clicklog_append(log, &entry, 1, T0, NULL, why));
+    }
+}
+
+static void
+offset_is(struct clicklog *log, uint32_t p, uint64_t incarnation, uint64_t count,
+          uint64_t want)
+{
+    uint64_t offset = 99;
+
+    MUST(clicklog_offset_of(log, p, (struct clicklog_last){incarnation, count},
+                            &offset, why));
+    assert_int_equal(offset, want);
+}
+
+static void
+last_is(const struct clicklog_last *last, uint64_t incarnation, uint64_t count)
+{
+    assert_int_equal(last->incarnation, incarnation);
+    assert_int_equal(last->count, count);
+}
+
+/* Runs with 3, 0, 4, 0 and 5 clicks of partition 0; 2 of partition 1 in the first alone. */
+static void
+a_mark_says_how_far_the_last_two_incarnations_of_a_partition_came(void **unused)
+{
+    static const int counts[] = {3, 0, 4, 0, 5};
+    struct folder folder = folder_make();
+    struct clicklog_config cfg = config_of(&folder, PARTITIONS);
+    struct clicklog_mark mark;
+    struct clicklog_stats stats;
+    struct clicklog *log;
+    uint64_t run[5], next[CLICKLOG_PARTITIONS_MAX], offset;
+
+    (void)unused;
+    for (int i = 0; i < 5; i++) {
+        MUST(clicklog_open(&log, &cfg, why));
+        clicklog_stats_get(log, &stats);
+        run[i] = stats.incarnation;
+        fill(log, 0, counts[i]);
+        fill(log, 1, i == 0 ? 2 : 0);
+        if (i == 3) {
+            MUST(clicklog_trim(log, 0, 7, why)); /* counts stay */
+            MUST(clicklog_mark_get(log, &mark, why));
+            assert_int_equal(mark.incarnation, run[3]);
+            last_is(&mark.last[0], run[2], 4);
+            last_is(&mark.before[0], run[0], 3);
+        }
+        if (i < 4)
+            clicklog_close(&log);
+    }
+    for (int reopened = 0; reopened < 2; reopened++) {
+        MUST(clicklog_mark_get(log, &mark, why));
+        assert_int_equal(mark.spool_id, stats.spool_id);
+        assert_int_equal(mark.incarnation, run[4]);
+        last_is(&mark.last[0], run[4], 5);
+        last_is(&mark.before[0], run[2], 4);
+        last_is(&mark.last[1], run[0], 2);
+        last_is(&mark.before[1], 0, 0);
+        last_is(&mark.last[2], 0, 0);
+        MUST(clicklog_ends(log, next, why));
+        assert_memory_equal(next, mark.next, PARTITIONS * sizeof(next[0]));
+        offset_is(log, 0, run[0], 2, 2);
+        offset_is(log, 0, run[1], 0, 3);
+        offset_is(log, 0, run[1], 9, 3); /* more than it has: an older image */
+        offset_is(log, 0, run[2], 4, 7);
+        offset_is(log, 0, run[4], 1, 8);
+        offset_is(log, 1, run[4], 0, 2);
+        assert_int_equal(clicklog_offset_of(log, 0,
+                                            (struct clicklog_last){12345, 1},
+                                            &offset, NULL),
+                         ERR_NOTFOUND);
+        assert_int_equal(
+            clicklog_offset_of(log, 0, (struct clicklog_last){0, 0}, &offset, NULL),
+            ERR_NOTFOUND);
+        clicklog_close(&log);
+        cfg.read_only = true; /* as the relay and the keeper's commands see it */
+        MUST(clicklog_open(&log, &cfg, why));
+    }
+    clicklog_close(&log);
+    folder_remove(&folder);
+}
+
 static void
 the_lmdb_log_is_owned_by_its_reader_for_good(void **unused)
 {
@@ -158,6 +253,8 @@ main(void)
         cmocka_unit_test(of_a_trimmed_log_a_time_begins_at_what_is_left),
         cmocka_unit_test(
             a_mark_is_floor_and_next_of_one_commit_also_in_another_process),
+        cmocka_unit_test(
+            a_mark_says_how_far_the_last_two_incarnations_of_a_partition_came),
         cmocka_unit_test(the_lmdb_log_is_owned_by_its_reader_for_good),
     };
 

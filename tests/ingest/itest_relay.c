@@ -49,6 +49,13 @@ answer_within(int fd, int ms)
 /* --- tests --- */
 
 static void
+last_check(const struct clicklog_last *last, uint64_t incarnation, uint64_t count)
+{
+    assert_int_equal(last->incarnation, incarnation);
+    assert_int_equal(last->count, count);
+}
+
+static void
 test_everything_in_the_spool_arrives_once_and_in_order(void **state)
 {
     struct world *w = *state;
@@ -68,11 +75,11 @@ test_everything_in_the_spool_arrives_once_and_in_order(void **state)
     MUST(control_sync(w->control, 10 * CLOCK_SECOND_US, why));
     MUST(control_spool_get(w->control, &spool, why));
     assert_int_equal(spool.spool_id, stats.spool_id);
-    assert_int_equal(spool.incarnation, stats.incarnation);
+    assert_int_equal(spool.mark.incarnation, stats.incarnation);
     assert_true(spool.closed);
     assert_int_equal(spool.mark.floor_us, stats.floor_us);
     for (uint32_t p = 0; p < P; p++)
-        assert_int_equal(spool.mark.next[p], h->accepted[p]);
+        last_check(&spool.mark.last[p], stats.incarnation, h->accepted[p]);
     free(h);
 
     /* The next run, with a new incarnation, goes on where this one ended. */
@@ -120,6 +127,127 @@ test_another_spool_is_refused_until_the_first_is_forgotten(void **state)
     clicklog_close(&w->f->log);
     (void)snprintf(w->f->dir, sizeof(w->f->dir), "%s", was);
     w->f->log = first;
+}
+
+/* An empty data directory in the place of the one that is lost. */
+static struct clicklog *
+spool_replace(struct world *w)
+{
+    struct clicklog *lost = w->f->log;
+    char was[64];
+
+    (void)snprintf(was, sizeof(was), "%s", w->f->dir);
+    (void)snprintf(w->f->dir, sizeof(w->f->dir), "%.50s/2", was);
+    log_start(w->f, UINT64_C(1) << 29);
+    (void)snprintf(w->dir, sizeof(w->dir), "%s/relay", w->f->dir);
+    (void)snprintf(w->f->dir, sizeof(w->f->dir), "%s", was);
+    return lost;
+}
+
+/* Offsets begin at 0 again, and nothing that was said of the lost one means the new one. */
+static void
+test_a_spool_that_replaces_a_lost_one_says_its_own_marks(void **state)
+{
+    struct world *w = *state;
+    struct clicklog_stats lost_stats, stats;
+    struct clicklog_mark lost_mark;
+    struct control_spool spool;
+    struct clicklog *lost;
+    struct heard *h;
+    uint64_t offset;
+
+    spool_fill(w, 3000);
+    relay_begin(w);
+    cursor_await(w);
+    relay_stop(&w->relay);
+    clicklog_stats_get(w->f->log, &lost_stats);
+    MUST(clicklog_mark_get(w->f->log, &lost_mark, why));
+    MUST(control_archived_put(w->control, lost_mark.last, why));
+    lost = spool_replace(w);
+    MUST(control_spool_forget(w->control, lost_stats.spool_id, why));
+    spool_fill(w, 1000);
+    relay_begin(w);
+    cursor_await(w);
+    relay_stop(&w->relay);
+    clicklog_stats_get(w->f->log, &stats);
+    h = kafka_take(w);
+    assert_int_equal(h->repeats, 0);
+    assert_int_equal(h->incarnation[0], lost_stats.incarnation);
+    assert_int_equal(h->incarnation[1], stats.incarnation);
+    MUST(control_sync(w->control, 10 * CLOCK_SECOND_US, why));
+    MUST(control_spool_get(w->control, &spool, why));
+    assert_int_equal(spool.spool_id, stats.spool_id);
+    for (uint32_t p = 0; p < P; p++) {
+        last_check(&spool.mark.last[p], stats.incarnation, h->next[1][p]);
+        last_check(&spool.mark.before[p], 0, 0);
+        assert_int_equal(
+            clicklog_offset_of(w->f->log, p, lost_mark.last[p], &offset, NULL),
+            ERR_NOTFOUND);
+        MUST(clicklog_offset_of(w->f->log, p, spool.mark.last[p], &offset, why));
+        assert_int_equal(offset, h->next[1][p]);
+    }
+    free(h);
+    clicklog_close(&w->f->log);
+    w->f->log = lost;
+}
+
+static void
+file_copy(const char *from, const char *to)
+{
+    struct buf bytes = BUF_MAX(UINT64_C(1) << 30);
+    FILE *out = fopen(to, "wb");
+
+    assert_non_null(out);
+    MUST(file_read(from, &bytes, why));
+    assert_int_equal(fwrite(bytes.p, 1, bytes.n, out), bytes.n);
+    assert_int_equal(fclose(out), 0);
+    buf_free(&bytes);
+}
+
+/* The disk image has 1000 clicks of the 3000 that were sent. The cursor is newer than it. */
+static void
+test_a_spool_set_back_to_an_older_image_goes_on_without_a_gap(void **state)
+{
+    struct world *w = *state;
+    char data[FILE_PATH_MAX], image[FILE_PATH_MAX];
+    struct clicklog_mark sent, restored;
+    struct clicklog_stats stats;
+    struct heard *h;
+    uint64_t offset;
+
+    (void)snprintf(data, sizeof(data), "%s/log/data.mdb", w->f->dir);
+    (void)snprintf(image, sizeof(image), "%s/image", w->f->dir);
+    spool_fill(w, 1000);
+    MUST(clicklog_mark_get(w->f->log, &restored, why));
+    file_copy(data, image);
+    relay_begin(w);
+    spool_fill(w, 2000);
+    cursor_await(w);
+    relay_stop(&w->relay);
+    MUST(clicklog_mark_get(w->f->log, &sent, why));
+    clicklog_close(&w->f->log);
+    file_copy(image, data);
+    log_start(w->f, UINT64_C(1) << 29);
+    for (uint32_t p = 0; p < P; p++) {
+        /* All of the image is archived, where more of that incarnation is. */
+        MUST(clicklog_offset_of(w->f->log, p, sent.last[p], &offset, why));
+        assert_int_equal(offset, restored.next[p]);
+    }
+    relay_begin(w);
+    spool_fill(w, 500);
+    cursor_await(w);
+    relay_stop(&w->relay);
+    h = kafka_take(w);
+    clicklog_stats_get(w->f->log, &stats);
+    assert_int_equal(h->incarnation[1], stats.incarnation);
+    MUST(clicklog_mark_get(w->f->log, &restored, why));
+    for (uint32_t p = 0; p < P; p++) {
+        assert_int_equal(h->next[0][p], sent.last[p].count);
+        last_check(&restored.last[p], stats.incarnation, h->next[1][p]);
+        assert_int_equal(restored.before[p].incarnation, sent.incarnation);
+        assert_true(restored.before[p].count < sent.last[p].count);
+    }
+    free(h);
 }
 
 static void
@@ -357,6 +485,8 @@ main(void)
         TEST(test_a_relay_in_a_process_of_its_own_moves_ingests_cursor),
         TEST(test_everything_in_the_spool_arrives_once_and_in_order),
         TEST(test_another_spool_is_refused_until_the_first_is_forgotten),
+        TEST(test_a_spool_that_replaces_a_lost_one_says_its_own_marks),
+        TEST(test_a_spool_set_back_to_an_older_image_goes_on_without_a_gap),
         TEST(test_a_running_relay_sends_again_from_where_it_is_asked),
         TEST(test_202_waits_for_the_broker_and_the_breaker_follows_it),
         TEST(test_brokers_that_are_away_at_the_start_are_waited_for),

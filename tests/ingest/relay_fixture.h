@@ -182,9 +182,9 @@ message_take(struct heard *h, const struct kafka_message *m)
     h->seen[strtoul(text + 24, NULL, 16) % IDS_MAX]++;
 }
 
-/* All of the topic, which must be all of the spool. */
+/* All of the topic. */
 static inline struct heard *
-kafka_hear(struct world *w)
+kafka_take(struct world *w)
 {
     struct heard *h = calloc(1, sizeof(*h));
     struct kafka_consumer *consumer;
@@ -206,6 +206,16 @@ kafka_hear(struct world *w)
         left--;
     }
     kafka_consumer_close(&consumer);
+    return h;
+}
+
+/* All of the topic, which must be all of the spool. */
+static inline struct heard *
+kafka_hear(struct world *w)
+{
+    struct heard *h = kafka_take(w);
+    uint64_t first, next;
+
     for (uint32_t p = 0; p < P; p++) {
         MUST(clicklog_range(w->f->log, p, &first, &next, why));
         assert_int_equal(h->accepted[p], next);
