@@ -22,6 +22,7 @@ struct closing {
     uint32_t slices_n;
     int64_t judged_us;       /* the end of the last slice, when we began */
     int64_t stored_below_us; /* by received_store */
+    bool any_lost;           /* by recount_store */
     struct close_moved moved;
     struct close_result *out;
     struct why early_why; /* a zone's grace is not over */
@@ -288,6 +289,8 @@ result_add(struct closing *closing, const struct close_run *run, bool made)
         out->billable +=
             campaign->kinds[VERDICT_BILLABLE] + campaign->kinds[VERDICT_SUSPICIOUS];
     }
+    for (uint32_t i = 0; i < run->recounted_n; i++)
+        out->recounted += (uint64_t)run->recounted[i].clicks;
 }
 
 static enum err
@@ -298,6 +301,7 @@ zone_close(struct closing *closing, const char *name, const struct zone *zone,
     struct close_run run = {.in = in,
                             .moved = &closing->moved,
                             .stored_below_us = closing->stored_below_us,
+                            .any_lost = closing->any_lost,
                             .rows = {.max = in->rows_max},
                             .zone_name = name,
                             .zone = zone};
@@ -336,20 +340,25 @@ spools_heard(struct closing *closing, struct why *why)
     enum err err = ERR_OK;
 
     if (in->log != NULL)
-        err = received_store(in->log, in->pg, &closing->stored_below_us, why);
+        err = received_store_below(in->log, in->pg,
+                                   in->sent_us > 0 ? in->sent_us : INT64_MAX,
+                                   &closing->stored_below_us, why);
     if (err != ERR_OK || in->force)
         return err;
     const char *params[] = {
         close_time(clock_floor(closing->judged_us, CLOCK_HOUR_US), until)};
     err = pg_exec(in->pg,
                   "SELECT to_hex(spool), reported_until FROM ingest_spool "
-                  "WHERE NOT retired AND reported_until < $1::timestamptz LIMIT 1",
+                  "WHERE NOT retired AND lost_at IS NULL AND reported_until < "
+                  "$1::timestamptz LIMIT 1",
                   params, 1, &result, why);
     if (err == ERR_OK && pg_rows(result) > 0)
         err = err_set(
             why, ERR_AGAIN,
             "close: the ingest log %s has told its counts only until %s; start its "
-            "process, retire it (UPDATE ingest_spool), or use --force",
+            "process, retire it (UPDATE ingest_spool), or use --force; lost with "
+            "its "
+            "machine: clickledger relay forget",
             pg_value(result, 0, 0), pg_value(result, 0, 1));
     pg_result_free(&result);
     return err;
@@ -450,7 +459,13 @@ closing_run(struct closing *closing, struct why *why)
         return err_set(why, ERR_NOMEM, "close: no memory");
     closing->judged_us = closing->slices[closing->slices_n - 1].to_us;
     closing->moved.from_us = (closing->in->day - INT64_C(2)) * CLOCK_DAY_US;
+    const struct recount_input recount = {.pg = closing->in->pg,
+                                          .log = closing->in->log,
+                                          .archive_dir = closing->in->archive_dir,
+                                          .until_us = closing->judged_us};
     enum err err = spools_heard(closing, why);
+    if (err == ERR_OK)
+        err = recount_store(&recount, &closing->any_lost, why);
     if (err == ERR_OK)
         err = month_make(closing, why);
     if (err == ERR_OK)

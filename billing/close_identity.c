@@ -44,11 +44,20 @@ log_from_us(const struct close_run *run)
                : hour_us;
 }
 
-/* Where counts of an (account, campaign) go. */
+/* Clicks of an (account, campaign). */
+struct counted {
+    uint32_t account;
+    struct str campaign;
+    uint64_t clicks;
+    bool recounted; /* from the archive, since spool, which took them, is lost */
+    uint64_t spool;
+};
+
+/* Where they go. */
 struct counting {
     struct close_run *run;
-    enum err (*add)(struct close_run *run, uint32_t account, struct str campaign,
-                    uint64_t clicks, struct why *why);
+    enum err (*add)(struct close_run *run, const struct counted *counted,
+                    struct why *why);
     int64_t hour_from_us;                   /* hours of receipt from here on */
     int64_t quarter_from_ms, quarter_to_ms; /* of event time */
     enum err err;
@@ -56,31 +65,91 @@ struct counting {
 };
 
 static bool
+is_counted(const struct counting *counting, int64_t hour_us, int64_t quarter_ms)
+{
+    return hour_us >= counting->hour_from_us &&
+           quarter_ms >= counting->quarter_from_ms &&
+           quarter_ms < counting->quarter_to_ms;
+}
+
+static bool
 log_visit(void *ctx, const struct clicklog_received *row)
 {
     struct counting *counting = ctx;
+    const struct counted counted = {
+        .account = row->account, .campaign = row->campaign, .clicks = row->clicks};
 
-    if (row->hour_us < counting->hour_from_us ||
-        row->quarter_ms < counting->quarter_from_ms ||
-        row->quarter_ms >= counting->quarter_to_ms)
-        return true;
-    counting->err = counting->add(counting->run, row->account, row->campaign,
-                                  row->clicks, counting->why);
+    if (is_counted(counting, row->hour_us, row->quarter_ms))
+        counting->err = counting->add(counting->run, &counted, counting->why);
     return counting->err == ERR_OK;
 }
 
 static enum err
-log_count(struct counting *counting, struct why *why)
+log_count(const struct counting *counting, struct why *why)
 {
     const struct close_run *run = counting->run;
+    struct counting later = *counting;
     int64_t from_us = log_from_us(run);
 
     if (run->in->log == NULL || from_us >= run->until_us)
         return ERR_OK;
-    if (counting->hour_from_us < from_us)
-        counting->hour_from_us = from_us;
-    enum err err = clicklog_received_all(run->in->log, run->until_us, log_visit,
-                                         counting, why);
+    if (later.hour_from_us < from_us)
+        later.hour_from_us = from_us;
+    enum err err =
+        clicklog_received_all(run->in->log, run->until_us, log_visit, &later, why);
+    return err == ERR_OK ? later.err : err;
+}
+
+static bool
+rest_visit(void *ctx, const struct recount_row *row)
+{
+    struct counting *counting = ctx;
+    const struct counted counted = {.account = row->account,
+                                    .campaign = row->campaign,
+                                    .clicks = row->clicks,
+                                    .recounted = true,
+                                    .spool = row->spool};
+
+    if (is_counted(counting, row->hour_us, row->quarter_ms))
+        counting->err = counting->add(counting->run, &counted, counting->why);
+    return counting->err == ERR_OK;
+}
+
+/* Whole hours are stored; the rest of what lost logs took, up to the cut, is looked up. */
+static enum err
+recount_count(struct counting *counting, struct why *why)
+{
+    const struct close_run *run = counting->run;
+    const struct recount_input in = {.pg = run->in->pg,
+                                     .log = run->in->log,
+                                     .archive_dir = run->in->archive_dir,
+                                     .until_us = run->until_us};
+    char from[RUN_TIME_SIZE], quarter_from[RUN_TIME_SIZE], until[RUN_TIME_SIZE],
+        quarter_to[RUN_TIME_SIZE];
+    const char *params[] = {
+        close_time(counting->hour_from_us, from), close_time(run->until_us, until),
+        close_time(counting->quarter_from_ms * 1000, quarter_from),
+        close_time(counting->quarter_to_ms * 1000, quarter_to)};
+    struct pg_result *result = NULL;
+    enum err err =
+        pg_exec(run->in->pg,
+                "SELECT account_id, campaign_id, sum(clicks)::bigint, spool FROM "
+                "received_recount "
+                "WHERE hour >= $1 AND hour < $2 AND quarter >= $3 AND quarter < $4 "
+                "GROUP BY 1, 2, 4",
+                params, 4, &result, why);
+
+    for (int i = 0; err == ERR_OK && i < pg_rows(result); i++) {
+        const struct counted counted = {.account = (uint32_t)pg_i64(result, i, 0),
+                                        .campaign = str_of(pg_value(result, i, 1)),
+                                        .clicks = (uint64_t)pg_i64(result, i, 2),
+                                        .recounted = true,
+                                        .spool = (uint64_t)pg_i64(result, i, 3)};
+        err = counting->add(counting->run, &counted, why);
+    }
+    pg_result_free(&result);
+    if (err == ERR_OK)
+        err = recount_rest_each(&in, rest_visit, counting, why);
     return err == ERR_OK ? counting->err : err;
 }
 
@@ -112,30 +181,78 @@ received_count(struct counting *counting, struct why *why)
         "WHERE hour >= $1 AND hour < $2 AND quarter >= $3 AND quarter < $4 "
         "AND (spool IS DISTINCT FROM $5::bigint OR hour < $6) GROUP BY 1, 2",
         params, 6, &result, why);
-    for (int i = 0; err == ERR_OK && i < pg_rows(result); i++)
-        err = counting->add(counting->run, (uint32_t)pg_i64(result, i, 0),
-                            str_of(pg_value(result, i, 1)),
-                            (uint64_t)pg_i64(result, i, 2), why);
+    for (int i = 0; err == ERR_OK && i < pg_rows(result); i++) {
+        const struct counted counted = {.account = (uint32_t)pg_i64(result, i, 0),
+                                        .campaign = str_of(pg_value(result, i, 1)),
+                                        .clicks = (uint64_t)pg_i64(result, i, 2)};
+        err = counting->add(counting->run, &counted, why);
+    }
     pg_result_free(&result);
-    return err == ERR_OK ? log_count(counting, why) : err;
+    if (err == ERR_OK)
+        err = log_count(counting, why);
+    return err == ERR_OK && run->any_lost ? recount_count(counting, why) : err;
+}
+
+/* In the certificate it stands by log. */
+static void
+recounted_add(struct close_run *run, uint64_t spool, int64_t clicks)
+{
+    uint32_t i = 0;
+
+    while (i < run->recounted_n && run->recounted[i].spool != spool)
+        i++;
+    if (i == RECOUNT_SPOOLS_MAX)
+        i--; /* named as the last */
+    else if (i == run->recounted_n)
+        run->recounted[run->recounted_n++].spool = spool;
+    run->recounted[i].clicks += clicks;
+}
+
+/* What earlier runs of the day have named is theirs. */
+static enum err
+recounted_before(struct close_run *run, struct why *why)
+{
+    char day[12];
+    struct pg_result *result = NULL;
+    const char *params[] = {run->zone_name, date_format(run->in->day, day)};
+    enum err err = pg_exec(
+        run->in->pg,
+        "SELECT ('x' || split_part(one, ':', 1))::bit(64)::bigint, "
+        "sum(split_part(one, ':', 2)::bigint)::bigint FROM billing_run r JOIN "
+        "certificate c ON c.run_id = r.id, unnest(string_to_array("
+        "c.recounted_spools, ',')) AS one WHERE r.time_zone = $1 AND r.day = $2 "
+        "AND r.status = 'posted' GROUP BY 1",
+        params, 2, &result, why);
+    uint32_t kept = 0;
+
+    for (int i = 0; err == ERR_OK && i < pg_rows(result); i++)
+        recounted_add(run, (uint64_t)pg_i64(result, i, 0), -pg_i64(result, i, 1));
+    pg_result_free(&result);
+    for (uint32_t i = 0; i < run->recounted_n; i++) {
+        if (run->recounted[i].clicks > 0)
+            run->recounted[kept++] = run->recounted[i];
+    }
+    run->recounted_n = kept;
+    return err;
 }
 
 /* A campaign's received clicks belong to the run if the campaign's zone does. */
 static enum err
-day_add(struct close_run *run, uint32_t account, struct str campaign_id,
-        uint64_t clicks, struct why *why)
+day_add(struct close_run *run, const struct counted *counted, struct why *why)
 {
     const struct master_campaign *known =
-        master_campaign_find(run->in->master, campaign_id);
+        master_campaign_find(run->in->master, counted->campaign);
     const struct zone *zone = known != NULL ? known->zone : zone_find(STR("UTC"));
 
     if (!str_equal(zone_name(zone), str_of(run->zone_name)))
         return ERR_OK;
     struct close_campaign *campaign =
-        close_rows_campaign(&run->rows, account, campaign_id);
+        close_rows_campaign(&run->rows, counted->account, counted->campaign);
     if (campaign == NULL)
         return no_memory(why);
-    campaign->received += clicks;
+    campaign->received += counted->clicks;
+    if (counted->recounted)
+        recounted_add(run, counted->spool, (int64_t)counted->clicks);
     return ERR_OK;
 }
 
@@ -152,7 +269,8 @@ day_received(struct close_run *run, struct why *why)
         .quarter_to_ms = run->day_to_ms,
         .why = why};
 
-    return received_count(&counting, why);
+    enum err err = received_count(&counting, why);
+    return err == ERR_OK && run->any_lost ? recounted_before(run, why) : err;
 }
 
 enum err
@@ -285,16 +403,15 @@ moved_pass(struct close_run *run, bool totals, struct why *why)
 }
 
 static enum err
-moved_add(struct close_run *run, uint32_t account, struct str campaign_id,
-          uint64_t clicks, struct why *why)
+moved_add(struct close_run *run, const struct counted *counted, struct why *why)
 {
-    if (!is_moved(run->moved, campaign_id))
+    if (!is_moved(run->moved, counted->campaign))
         return ERR_OK;
-    struct close_campaign *campaign =
-        close_rows_campaign(&run->moved->totals, account, campaign_id);
+    struct close_campaign *campaign = close_rows_campaign(
+        &run->moved->totals, counted->account, counted->campaign);
     if (campaign == NULL)
         return no_memory(why);
-    campaign->received += clicks;
+    campaign->received += counted->clicks;
     return ERR_OK;
 }
 

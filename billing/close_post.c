@@ -2,6 +2,7 @@
 #include "billing/close_run.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -14,7 +15,12 @@
 #include "schema/click.h"
 #include "schema/text.h"
 
-enum { NUMBER_TEXT = 24, NAME_MAX_BYTES = 256, CERTIFICATE_BYTES = 4096 };
+enum {
+    NUMBER_TEXT = 24,
+    NAME_MAX_BYTES = 256,
+    CERTIFICATE_BYTES = 4096,
+    RECOUNTED_BYTES = 40 * RECOUNT_SPOOLS_MAX
+};
 
 char *
 close_time(int64_t us, char text[RUN_TIME_SIZE])
@@ -209,6 +215,31 @@ billed_visit(void *ctx, const struct idrun_billed *billed)
     return true;
 }
 
+/* "SPOOL:CLICKS,..."; "" when nothing was. */
+static char *
+recounted_text(const struct close_run *run, char text[RECOUNTED_BYTES])
+{
+    size_t used = 0;
+
+    text[0] = '\0';
+    for (uint32_t i = 0; i < run->recounted_n; i++)
+        used += (size_t)snprintf(text + used, RECOUNTED_BYTES - used,
+                                 "%s%016" PRIx64 ":%" PRId64, i > 0 ? "," : "",
+                                 run->recounted[i].spool, run->recounted[i].clicks);
+    assert(used < RECOUNTED_BYTES);
+    return text;
+}
+
+static uint64_t
+recounted_sum(const struct close_run *run)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t i = 0; i < run->recounted_n; i++)
+        sum += (uint64_t)run->recounted[i].clicks;
+    return sum;
+}
+
 /* The certificate as one line of text: what is hashed, and what its columns say. */
 static void
 certificate_line(const struct close_run *run, const uint64_t *totals,
@@ -224,6 +255,10 @@ certificate_line(const struct close_run *run, const uint64_t *totals,
                                         "duplicate",  "quarantined", "conflicts"};
     for (int i = 0; i < 9; i++)
         buf_printf(out, " %s=%lld", names[i], (long long)totals[i]);
+    if (run->recounted_n > 0) {
+        char recounted[RECOUNTED_BYTES];
+        buf_printf(out, " recounted=%s", recounted_text(run, recounted));
+    }
     buf_printf(out, " merkle=%s previous=%s", merkle_root, previous);
 }
 
@@ -311,7 +346,9 @@ certificate_insert(struct close_run *run, struct why *why)
     hash_sha256_of(line.p, line.n, digest);
     buf_free(&line);
     hash_hex(digest, sizeof(digest), hash);
-    const char *params[14] = {run->id};
+    char recounted[NUMBER_TEXT], recounted_spools[RECOUNTED_BYTES];
+    (void)snprintf(recounted, sizeof(recounted), "%" PRIu64, recounted_sum(run));
+    const char *params[16] = {run->id};
     for (int i = 0; i < 9; i++) {
         (void)snprintf(texts[i], sizeof(texts[i]), "%lld", (long long)totals[i]);
         params[1 + i] = texts[i];
@@ -320,14 +357,17 @@ certificate_insert(struct close_run *run, struct why *why)
     params[11] = previous;
     params[12] = hash;
     params[13] = run->differences;
+    params[14] = recounted;
+    params[15] = recounted_text(run, recounted_spools);
     return pg_exec(
         run->in->pg,
         "INSERT INTO certificate (run_id, received, archived, billable, "
         "suspicious, over_budget, invalid, duplicate, quarantined, conflicts, "
-        "merkle_root, previous_hash, hash, differences) VALUES ($1, $2, $3, $4, "
+        "merkle_root, previous_hash, hash, differences, recounted, "
+        "recounted_spools) VALUES ($1, $2, $3, $4, "
         "$5, $6, $7, $8, $9, $10, decode($11, 'hex'), decode($12, 'hex'), "
-        "decode($13, 'hex'), $14)",
-        params, 14, NULL, why);
+        "decode($13, 'hex'), $14, $15, $16)",
+        params, 16, NULL, why);
 }
 
 enum err

@@ -16,6 +16,7 @@
 #include "billing/close.h"
 #include "billing/close_rows.h"
 #include "billing/judge.h"
+#include "billing/recount.h"
 #include "common/hash.h"
 
 /* Times in texts are microseconds, so that a cut inside a second stays exact. */
@@ -32,6 +33,13 @@ struct close_moved {
     struct close_rows totals;
 };
 
+/* Clicks of the day so far whose counts went with a lost log, less those that the day's earlier
+ * runs have named: a log may be lost after a run that it still counted for. */
+struct close_recounted {
+    uint64_t spool;
+    int64_t clicks;
+};
+
 struct close_run {
     const struct close_input *in;
     const struct judge_slice *slices;
@@ -44,6 +52,9 @@ struct close_run {
     int64_t after_us, until_us; /* slices with after_us < to_us <= until_us */
     int32_t sequence;           /* 0: regular; more: late */
     struct close_rows rows;
+    bool any_lost; /* some log is: billing/recount.h */
+    struct close_recounted recounted[RECOUNT_SPOOLS_MAX];
+    uint32_t recounted_n;
     bool summed;    /* anything judged is new */
     bool rows_full; /* rows holds totals only: there are too many to hold at once */
     uint8_t input_hash[HASH_SHA256_SIZE];

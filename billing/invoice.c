@@ -248,6 +248,33 @@ month_ready(struct pg *pg, const char *first, bool partial, int64_t now_us,
     return err;
 }
 
+/* What a lost log received in the month must be counted before anybody can tell which days
+ * have clicks. */
+static enum err
+lost_counted(struct pg *pg, const char *first, struct why *why)
+{
+    struct pg_result *result = NULL;
+    const char *params[] = {first};
+    enum err err = pg_exec(
+        pg,
+        "SELECT lpad(to_hex(spool), 16, '0'), lost_at FROM ingest_spool WHERE "
+        "lost_at IS NOT NULL AND coalesce(recounted_until, reported_until) < "
+        "lost_at "
+        "AND lost_at >= $1::date - interval '1 day' AND coalesce(recounted_until, "
+        "reported_until) < $1::date + interval '1 month 8 days' LIMIT 1",
+        params, 1, &result, why);
+
+    if (err == ERR_OK && pg_rows(result) > 0)
+        err = err_set(
+            why, ERR_CONFLICT,
+            "invoice: what the ingest log %s received before it was lost at "
+            "%s is not counted from the archive yet; close a day that is "
+            "judged further, or use --partial",
+            pg_value(result, 0, 0), pg_value(result, 0, 1));
+    pg_result_free(&result);
+    return err;
+}
+
 /* Every day of the month that has clicks must be closed in its campaigns' time zone. */
 static enum err
 days_closed(struct pg *pg, const char *first, struct why *why)
@@ -258,9 +285,10 @@ days_closed(struct pg *pg, const char *first, struct why *why)
         pg,
         "SELECT x.day, x.time_zone FROM (SELECT DISTINCT (r.quarter AT TIME ZONE "
         "coalesce(c.time_zone, 'UTC'))::date AS day, coalesce(c.time_zone, 'UTC') "
-        "AS "
-        "time_zone FROM received_count r LEFT JOIN campaign c ON c.id = "
-        "r.campaign_id "
+        "AS time_zone FROM (SELECT quarter, campaign_id FROM received_count UNION "
+        "ALL SELECT quarter, campaign_id FROM received_recount) r LEFT JOIN "
+        "campaign "
+        "c ON c.id = r.campaign_id "
         "WHERE r.quarter >= $1::date - interval '1 day' AND r.quarter < $1::date + "
         "interval '1 month 1 day') x WHERE x.day >= $1::date AND x.day < $1::date "
         "+ "
@@ -411,6 +439,8 @@ invoice_finalise(struct pg *pg, const char *month, const char *advertiser,
     if (err != ERR_OK)
         return err;
     err = month_ready(pg, first, partial, now_us, grace_us, why);
+    if (err == ERR_OK && !partial)
+        err = lost_counted(pg, first, why);
     if (err == ERR_OK && !partial)
         err = days_closed(pg, first, why);
     /* Drafted anew here, so that what is issued is what is posted now. */

@@ -2,7 +2,9 @@
 #include "billing/close.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "common/clicklog.h"
 #include "common/clock.h"
@@ -65,12 +67,20 @@ reported_get(struct pg *pg, uint64_t spool, int64_t *reported_us, struct why *wh
     if (err != ERR_OK)
         return err;
     err = pg_exec(pg,
-                  "SELECT (extract(epoch FROM reported_until) * 1000000)::bigint "
+                  "SELECT (extract(epoch FROM reported_until) * 1000000)::bigint, "
+                  "lpad(to_hex(spool), 16, '0'), lost_at "
                   "FROM ingest_spool WHERE spool = $1 FOR UPDATE",
                   params, 1, &result, why);
     *reported_us = 0;
     if (err == ERR_OK && pg_rows(result) > 0)
         *reported_us = pg_i64(result, 0, 0);
+    if (err == ERR_OK && pg_rows(result) > 0 && pg_value(result, 0, 2) != NULL)
+        err =
+            err_set(why, ERR_CONFLICT,
+                    "the ingest log %s was given up as lost at %s (clickledger "
+                    "relay forget): its counts are not taken any more; begin with "
+                    "an empty log directory",
+                    pg_value(result, 0, 1), pg_value(result, 0, 2));
     pg_result_free(&result);
     return err;
 }
@@ -101,14 +111,14 @@ reported_set(struct pg *pg, uint64_t spool, int64_t until_us, struct why *why)
     const char *params[] = {id, clock_format_ms(until_us / 1000, until)};
     return pg_exec(
         pg,
-        "UPDATE ingest_spool SET reported_until = greatest(reported_until, $2) "
-        "WHERE spool = $1",
+        "UPDATE ingest_spool SET reported_until = greatest(reported_until, $2), "
+        "heard_at = now() WHERE spool = $1",
         params, 2, NULL, why);
 }
 
 enum err
-received_store(struct clicklog *log, struct pg *pg, int64_t *stored_below_us,
-               struct why *why)
+received_store_below(struct clicklog *log, struct pg *pg, int64_t below_us,
+                     int64_t *stored_below_us, struct why *why)
 {
     struct clicklog_stats stats;
     struct storing storing = {.pg = pg, .why = why};
@@ -116,7 +126,8 @@ received_store(struct clicklog *log, struct pg *pg, int64_t *stored_below_us,
     assert(log != NULL);
     /* Read before the counts: what they leave out is after it. */
     clicklog_stats_get(log, &stats);
-    int64_t until_us = clock_floor(stats.floor_us, CLOCK_HOUR_US);
+    int64_t until_us = clock_floor(
+        stats.floor_us < below_us ? stats.floor_us : below_us, CLOCK_HOUR_US);
     storing.spool = stats.spool_id;
     storing.to_us = until_us;
     enum err err = pg_begin(pg, why);
@@ -135,4 +146,96 @@ received_store(struct clicklog *log, struct pg *pg, int64_t *stored_below_us,
     }
     *stored_below_us = until_us;
     return ERR_OK;
+}
+
+enum err
+received_store(struct clicklog *log, struct pg *pg, int64_t *stored_below_us,
+               struct why *why)
+{
+    return received_store_below(log, pg, INT64_MAX, stored_below_us, why);
+}
+
+/* ---- a log that is lost ---- */
+
+/* Inside a transaction: whether it may be given up. */
+static enum err
+lose_check(struct pg *pg, uint64_t spool, bool known, const char *id,
+           struct received_lost *out, struct why *why)
+{
+    const char *params[] = {id};
+    struct pg_result *result = NULL;
+    enum err err = pg_exec(
+        pg,
+        "SELECT extract(epoch FROM now() - coalesce(heard_at, "
+        "'epoch'))::bigint, lost_at FROM ingest_spool WHERE spool = $1 FOR UPDATE",
+        params, 1, &result, why);
+
+    if (err != ERR_OK)
+        return err;
+    out->known = pg_rows(result) > 0;
+    int64_t quiet_s = out->known ? pg_i64(result, 0, 0) : INT64_MAX;
+    bool lost = out->known && pg_value(result, 0, 1) != NULL;
+    pg_result_free(&result);
+    if (!out->known && !known)
+        return err_set(why, ERR_NOTFOUND,
+                       "no ingest log %016" PRIx64
+                       " is known to PostgreSQL or to the "
+                       "topics; --force gives it up all the same",
+                       spool);
+    if (!lost && quiet_s < RECEIVED_QUIET_S)
+        return err_set(why, ERR_CONFLICT,
+                       "the ingest log %016" PRIx64
+                       " told PostgreSQL its counts %" PRId64
+                       " s ago: it is not lost. Stop its process and wait %d s; or "
+                       "--force, if you know that it is gone for good",
+                       spool, quiet_s, RECEIVED_QUIET_S);
+    return ERR_OK;
+}
+
+static enum err
+lose_write(struct pg *pg, const char *id, struct received_lost *out,
+           struct why *why)
+{
+    const char *params[] = {id};
+    struct pg_result *result = NULL;
+    enum err err = pg_exec(
+        pg,
+        "INSERT INTO ingest_spool AS s (spool, reported_until, lost_at) VALUES "
+        "($1, 'epoch', now()) ON CONFLICT (spool) DO UPDATE SET lost_at = "
+        "coalesce(s.lost_at, now()) RETURNING lost_at, reported_until",
+        params, 1, &result, why);
+
+    if (err == ERR_OK) {
+        (void)snprintf(out->lost_at, sizeof(out->lost_at), "%s",
+                       pg_value(result, 0, 0));
+        (void)snprintf(out->told_to, sizeof(out->told_to), "%s",
+                       pg_value(result, 0, 1));
+    }
+    pg_result_free(&result);
+    return err;
+}
+
+enum err
+received_lose(struct pg *pg, uint64_t spool, bool known, bool force,
+              struct received_lost *out, struct why *why)
+{
+    char id[U64_TEXT];
+    struct why checked = {{0}};
+
+    *out = (struct received_lost){.known = false};
+    (void)snprintf(id, sizeof(id), "%lld", (long long)spool);
+    enum err err = pg_begin(pg, why);
+    if (err != ERR_OK)
+        return err;
+    err = lose_check(pg, spool, known, id, out, &checked);
+    if (force && (err == ERR_NOTFOUND || err == ERR_CONFLICT))
+        err = ERR_OK;
+    if (err != ERR_OK)
+        (void)err_set(why, err, "%s", checked.text);
+    if (err == ERR_OK)
+        err = lose_write(pg, id, out, why);
+    if (err == ERR_OK)
+        return pg_commit(pg, why);
+    pg_rollback(pg);
+    return err;
 }

@@ -29,7 +29,7 @@ const struct command commands[] = {
      "Usage: clickledger relay [--config FILE]\n"
      "       clickledger relay status [--json]\n"
      "       clickledger relay rewind [--partition P] [--offset N]\n"
-     "       clickledger relay forget SPOOL\n\n"
+     "       clickledger relay forget SPOOL [--force] [--json]\n\n"
      "  status           how far the log is sent, and the archive\n"
      "  rewind           sends again what Kafka has lost: from offset N of the "
      "log\n"
@@ -37,7 +37,11 @@ const struct command commands[] = {
      "readers\n"
      "                   drop what they have\n"
      "  forget SPOOL     a log whose machine is gone for good: another may take "
-     "over\n"
+     "over,\n"
+     "                   and clicks whose counts went with it are counted from "
+     "the\n"
+     "                   archive (docs/runbook.md)\n"
+     "  --force          although it was heard of within the last two minutes\n"
      "  --partition P    only this one (default: all)\n\n" RUN_USAGE,
      command_relay},
     {"aggregate", "only the fast path; with Kafka, one of several",

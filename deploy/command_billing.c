@@ -11,7 +11,9 @@
 #include "common/clicklog.h"
 #include "common/clock.h"
 #include "common/file.h"
+#include "common/kafka.h"
 #include "deploy/session.h"
+#include "ingest/relay.h"
 #include "schema/manifest.h"
 #include "schema/text.h"
 
@@ -102,6 +104,22 @@ log_open(const struct config *config, struct clicklog **log, struct why *why)
     return clicklog_open(log, &cfg, why);
 }
 
+/* With Kafka: how much of it the brokers have. */
+static enum err
+log_sent(const struct config *config, struct clicklog *log, int64_t *sent_us,
+         struct why *why)
+{
+    char dir[FILE_PATH_MAX];
+
+    if (log == NULL || !kafka_wanted(config))
+        return ERR_OK;
+    relay_dir(config, dir);
+    enum err err = relay_sent(dir, log, sent_us, why);
+    if (*sent_us == 0)
+        *sent_us = 1; /* nothing */
+    return err;
+}
+
 static enum err
 day_close(struct session *session, int32_t day, const char *zone, bool force,
           struct close_result *result, struct why *why)
@@ -110,13 +128,18 @@ day_close(struct session *session, int32_t day, const char *zone, bool force,
     struct judge_result judged = {0};
     int64_t now_us = clock_now_us();
     int64_t until_us = force ? now_us : clock_floor(now_us, CLOCK_HOUR_US);
+    int64_t sent_us = 0;
     struct clicklog *log = NULL;
     enum err err = judge_until(session, until_us, force, &judged, why);
 
     if (err == ERR_OK)
         err = log_open(session->config, &log, why);
-    if (err != ERR_OK)
+    if (err == ERR_OK)
+        err = log_sent(session->config, log, &sent_us, why);
+    if (err != ERR_OK) {
+        clicklog_close(&log);
         return err;
+    }
     const struct close_input in = {
         .config = session->config,
         .archive_dir = session->archive_dir,
@@ -124,6 +147,7 @@ day_close(struct session *session, int32_t day, const char *zone, bool force,
         .master = session->snapshot,
         .pg = session->pg,
         .log = log,
+        .sent_us = sent_us,
         .day = day,
         .zone = zone,
         .now_us = now_us,
@@ -159,14 +183,18 @@ command_close(const struct command *c, struct config *config, struct args *args)
     printf(
         json ? "{\"day\":\"%s\",\"new\":%u,\"same\":%u,\"late\":%u,\"blocked\":%u,"
                "\"early\":%u,"
-               "\"clicks\":%llu,\"billable\":%llu}\n"
+               "\"clicks\":%llu,\"billable\":%llu,\"recounted\":%llu}\n"
              : "%s: %u runs posted, %u unchanged, %u late, %u blocked, %u not yet "
                "due; "
                "%llu clicks, "
                "%llu billable\n",
         date_format(day, text), result.runs_new, result.runs_same, result.runs_late,
         result.runs_blocked, result.runs_early, (unsigned long long)result.clicks,
-        (unsigned long long)result.billable);
+        (unsigned long long)result.billable, (unsigned long long)result.recounted);
+    if (!json && result.recounted > 0)
+        printf("%llu of them were counted from the archive: the ingest log that "
+               "received them is lost (the certificates say which)\n",
+               (unsigned long long)result.recounted);
     return result.runs_blocked > 0 ? EXIT_FAILED : EXIT_GOOD;
 }
 

@@ -10,6 +10,7 @@
 #include "common/clock.h"
 #include "common/file.h"
 #include "common/kafka.h"
+#include "deploy/forget.h"
 #include "deploy/stages.h"
 
 enum { TEXT_MAX = 1 << 20, HEAR_US = 10000000 };
@@ -151,21 +152,7 @@ rewind_run(struct relay_view *view, int64_t partition, int64_t offset,
 }
 
 static enum err
-forget_run(struct relay_view *view, const char *spool, struct why *why)
-{
-    char *end = NULL;
-    uint64_t id = spool != NULL ? strtoull(spool, &end, 16) : 0;
-
-    if (id == 0 || *end != '\0')
-        return err_set(
-            why, ERR_INVALID,
-            "forget: name the spool by its 16 hexadecimal digits, as "
-            "`clickledger relay status` there, or the refusal here, did");
-    return control_spool_forget(view->control, id, why);
-}
-
-static enum err
-verb_run(const struct config *config, const char *verb, const char *word, bool json,
+verb_run(const struct config *config, const char *verb, bool json,
          int64_t partition, int64_t offset, struct why *why)
 {
     struct buf out = BUF_MAX(TEXT_MAX);
@@ -176,10 +163,8 @@ verb_run(const struct config *config, const char *verb, const char *word, bool j
         return err;
     if (strcmp(verb, "status") == 0)
         err = status_print(&view, json, &out, why);
-    else if (strcmp(verb, "rewind") == 0)
-        err = rewind_run(&view, partition, offset, why);
     else
-        err = forget_run(&view, word, why);
+        err = rewind_run(&view, partition, offset, why);
     if (err == ERR_OK && out.n > 0)
         (void)fwrite(out.p, 1, out.n, stdout);
     buf_free(&out);
@@ -192,8 +177,9 @@ command_relay(const struct command *c, struct config *config, struct args *args)
 {
     int64_t partition = args_number(args, "--partition", 0, INT32_MAX, -1);
     int64_t offset = args_number(args, "--offset", 0, INT64_MAX, -1);
-    bool json = args_flag(args, "--json");
-    const char *verb = args_word(args), *word = args_word(args);
+    bool json = args_flag(args, "--json"), force = args_flag(args, "--force");
+    const char *verb = args_word(args);
+    const struct forget forget = {args_word(args), force, json};
     struct why why = {{0}};
 
     if (verb == NULL && kafka_wanted(config))
@@ -211,6 +197,8 @@ command_relay(const struct command *c, struct config *config, struct args *args)
                 "clickledger relay: say nothing, status, rewind or forget\n");
         return EXIT_USAGE;
     }
-    enum err err = verb_run(config, verb, word, json, partition, offset, &why);
+    enum err err = strcmp(verb, "forget") == 0
+                       ? spool_forget(config, &forget, &why)
+                       : verb_run(config, verb, json, partition, offset, &why);
     return err == ERR_OK ? EXIT_GOOD : command_failed(c, err, &why);
 }

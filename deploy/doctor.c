@@ -410,12 +410,12 @@ spools_look(struct doctor *doctor, struct pg *pg, struct why *why)
 {
     struct pg_result *result = NULL;
     char text[256];
-    enum err err =
-        pg_exec(pg,
-                "SELECT to_hex(spool), reported_until FROM ingest_spool "
-                "WHERE NOT retired AND reported_until < now() - interval "
-                "'2 hours' ORDER BY 2 LIMIT 10",
-                NULL, 0, &result, why);
+    enum err err = pg_exec(
+        pg,
+        "SELECT to_hex(spool), reported_until FROM ingest_spool "
+        "WHERE NOT retired AND lost_at IS NULL AND reported_until < now() - "
+        "interval '2 hours' ORDER BY 2 LIMIT 10",
+        NULL, 0, &result, why);
 
     for (int i = 0; err == ERR_OK && i < pg_rows(result); i++) {
         (void)snprintf(text, sizeof(text),
@@ -423,7 +423,39 @@ spools_look(struct doctor *doctor, struct pg *pg, struct why *why)
                        pg_value(result, i, 0), pg_value(result, i, 1));
         say(doctor, FINDING_BAD, "billing", text,
             "no day closes before it has: start its process; or, if it is gone for "
-            "good, UPDATE ingest_spool SET retired = true");
+            "good, clickledger relay forget (without Kafka: UPDATE ingest_spool "
+            "SET "
+            "retired = true)");
+    }
+    pg_result_free(&result);
+    return err;
+}
+
+/* Whose last clicks nobody but the archive can count. */
+static enum err
+lost_look(struct doctor *doctor, struct pg *pg, struct why *why)
+{
+    struct pg_result *result = NULL;
+    char text[256];
+    enum err err = pg_exec(
+        pg,
+        "SELECT lpad(to_hex(s.spool), 16, '0'), s.lost_at, (SELECT "
+        "coalesce(sum(clicks), 0) FROM received_recount r WHERE r.spool = "
+        "s.spool), "
+        "coalesce(s.recounted_until, s.reported_until) >= s.lost_at FROM "
+        "ingest_spool s WHERE s.lost_at > now() - interval '35 days' ORDER BY 2 "
+        "LIMIT 10",
+        NULL, 0, &result, why);
+
+    for (int i = 0; err == ERR_OK && i < pg_rows(result); i++) {
+        bool whole = strcmp(pg_value(result, i, 3), "t") == 0;
+        (void)snprintf(text, sizeof(text),
+                       "the ingest log %s was lost at %s; %s clicks of it are "
+                       "counted from the archive%s",
+                       pg_value(result, i, 0), pg_value(result, i, 1),
+                       pg_value(result, i, 2), whole ? "" : " so far");
+        say(doctor, FINDING_NOTE, "billing", text,
+            whole ? "" : "the next close counts on, when the hour is judged");
     }
     pg_result_free(&result);
     return err;
@@ -450,6 +482,8 @@ postgres_look(struct doctor *doctor)
         err = blocked_look(doctor, pg, &why);
         if (err == ERR_OK)
             err = spools_look(doctor, pg, &why);
+        if (err == ERR_OK)
+            err = lost_look(doctor, pg, &why);
     }
     if (err != ERR_OK)
         say(doctor, FINDING_BAD, "postgres", why.text,

@@ -85,11 +85,14 @@ static void
 received_follow(struct keeper *keeper)
 {
     struct why why = {{0}};
+    int64_t sent_us;
 
     if (!keeper->migrated)
         return;
-    enum err err = received_store(keeper->stages->log, keeper->pg,
-                                  &keeper->stored_below_us, &why);
+    enum err err = stages_sent(keeper->stages, &sent_us, &why);
+    if (err == ERR_OK)
+        err = received_store_below(keeper->stages->log, keeper->pg, sent_us,
+                                   &keeper->stored_below_us, &why);
     if (err != ERR_OK)
         log_event(LOG_WARN, "received_not_stored", LOG_TEXT("why", why.text));
 }

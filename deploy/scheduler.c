@@ -52,6 +52,10 @@ one_day_close(struct stages *stages, const struct master *master, struct pg *pg,
               int32_t day)
 {
     char text[12];
+    int64_t sent_us = 1;
+    struct close_result result = {0};
+    struct why why = {{0}};
+    enum err err = stages_sent(stages, &sent_us, &why);
     const struct close_input in = {
         .config = stages->config,
         .archive_dir = stages->archive_dir,
@@ -59,12 +63,12 @@ one_day_close(struct stages *stages, const struct master *master, struct pg *pg,
         .master = master,
         .pg = pg,
         .log = stages->log,
+        .sent_us = sent_us,
         .day = day,
         .now_us = clock_now_us(),
     };
-    struct close_result result = {0};
-    struct why why = {{0}};
-    enum err err = close_day(&in, &result, &why);
+    if (err == ERR_OK)
+        err = close_day(&in, &result, &why);
 
     (void)date_format(day, text);
     if (err != ERR_OK && err != ERR_AGAIN)
@@ -78,6 +82,7 @@ one_day_close(struct stages *stages, const struct master *master, struct pg *pg,
                   LOG_TEXT("day", text), LOG_NUMBER("runs", result.runs_new),
                   LOG_NUMBER("late", result.runs_late),
                   LOG_NUMBER("blocked", result.runs_blocked),
+                  LOG_NUMBER("recounted", (int64_t)result.recounted),
                   LOG_NUMBER("billable", (int64_t)result.billable));
 }
 

@@ -86,6 +86,11 @@ unsigned stage_of(const char *name);
 enum err stages_log_open(struct stages *stages, struct why *why);
 void stages_log_close(struct stages *stages);
 
+/* The brokers have what the spool received before *sent_us, at least 1; INT64_MAX without
+ * Kafka. */
+enum err stages_sent(const struct stages *stages, int64_t *sent_us,
+                     struct why *why);
+
 /* The two threads' bodies (deploy/keeper.c, deploy/scheduler.c); ctx is struct stages. */
 void *stages_keeper(void *ctx);
 void *stages_scheduler(void *ctx);

@@ -131,6 +131,18 @@ stages_log_open(struct stages *stages, struct why *why)
     return err == ERR_OK ? verdicts_open(stages, why) : err;
 }
 
+enum err
+stages_sent(const struct stages *stages, int64_t *sent_us, struct why *why)
+{
+    *sent_us = INT64_MAX;
+    if (!kafka_wanted(stages->config) || stages->log == NULL)
+        return ERR_OK;
+    enum err err = relay_sent(stages->relay_dir, stages->log, sent_us, why);
+    if (*sent_us == 0)
+        *sent_us = 1; /* nothing; 0 would say that there is no Kafka */
+    return err;
+}
+
 void
 stages_log_close(struct stages *stages)
 {

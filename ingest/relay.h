@@ -49,6 +49,10 @@ enum err relay_cursor_open(struct relay_cursor **out, const char *dir,
 void relay_cursor_close(struct relay_cursor **cursor);
 /* All below it is acknowledged. */
 uint64_t relay_cursor_get(const struct relay_cursor *cursor, uint32_t partition);
+/* The brokers have what the spool received before *sent_us: 0 when they cannot be told to have
+ * anything, being away or far behind. Waits up to a second or two. */
+enum err relay_sent(const char *dir, struct clicklog *log, int64_t *sent_us,
+                    struct why *why);
 /* Asks the relay, running or not, to send again from offset (or from the first that the
  * spool holds, if later; or from where it is, if earlier). *from gets it. The running relay
  * does so within a second. */

@@ -29,6 +29,8 @@ struct house {
     int64_t hour_us; /* of the last click */
     struct memory *clicks;
     uint32_t n;
+    uint64_t incarnation; /* of the next clicks; 0: the fixture's */
+    bool lost;            /* no log here counts them */
 };
 
 static const char house_master_sql[] =
@@ -150,8 +152,11 @@ house_take(struct house *h, struct click *click)
                                    .body = {(const char *)body, 1}};
 
     CHECK(h->n < HOUSE_CLICKS_MAX);
-    MUST(clicklog_append(h->log, &entry, 1, click->received_us, &click->received_us,
-                         why));
+    if (h->incarnation != 0)
+        click->incarnation = h->incarnation;
+    if (!h->lost)
+        MUST(clicklog_append(h->log, &entry, 1, click->received_us,
+                             &click->received_us, why));
     /* A file holds clicks of one hour of receipt. */
     int64_t hour_us = clock_floor(click->received_us, HOUR);
     if (hour_us != h->hour_us)
@@ -285,7 +290,9 @@ house_check_chain(struct house *h)
             "|| billable || ' suspicious=' || suspicious || ' over_budget=' || "
             "over_budget || ' invalid=' || invalid || ' duplicate=' || duplicate "
             "|| ' quarantined=' || quarantined || ' conflicts=' || conflicts || "
-            "' merkle=' || encode(merkle_root, 'hex') || ' previous=' || "
+            "CASE recounted_spools WHEN '' THEN '' ELSE ' recounted=' || "
+            "recounted_spools END || ' merkle=' || encode(merkle_root, 'hex') || ' "
+            "previous=' || "
             "encode(previous_hash, 'hex'), 'UTF8')) AS line FROM certificate c "
             "JOIN "
             "billing_run r ON r.id = c.run_id WHERE r.status = 'posted') x "
