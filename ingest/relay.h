@@ -7,7 +7,8 @@
  * file of P numbers, mapped shared, so that ingest in another process sees it: below it,
  * the brokers have all. It is only ever behind; losing it costs sending again. A file that
  * is damaged, or of another spool, begins anew at the first offset that the spool holds;
- * one that is ahead of the spool (a restored image) is set back to the spool's end.
+ * one that is ahead of the spool (a restored image) is set back to where the incarnation ends
+ * that it counted last.
  *
  * Also says on click_control how far the spool is (common/control.h), about every 200 ms
  * when that has changed.

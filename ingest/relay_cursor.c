@@ -25,6 +25,9 @@ struct cursor_file {
     uint32_t partitions;
     uint32_t zero;
     _Atomic uint64_t at[CLICKLOG_PARTITIONS_MAX];
+    _Atomic uint64_t
+        incarnation; /* the spool's newest when `at` was last held against
+                                     it; 0: never */
 };
 
 static_assert(sizeof(struct cursor_file) <= CURSOR_BYTES, "one page");
@@ -65,6 +68,7 @@ begin_anew(struct cursor_file *file, struct clicklog *log, uint64_t spool_id,
             return err;
         atomic_store(&file->at[p], first);
     }
+    atomic_store(&file->incarnation, 0);
     file->spool_id = spool_id;
     file->partitions = partitions;
     file->zero = 0;
@@ -116,6 +120,34 @@ file_size_set(int fd, const char *path, bool *fresh, struct why *why)
     return rc == 0 ? ERR_OK : failed(path, "cannot make it", why);
 }
 
+/* What was acknowledged may be of a spool that has been set back to an older image since: what it
+ * appended then has the same offsets and was never sent. `at` counts clicks of the incarnation
+ * that it was held against, and of older ones, and so ends where that one ends in this spool. */
+static enum err
+incarnation_check(struct relay_cursor *cursor, struct clicklog *log,
+                  struct why *why)
+{
+    uint64_t was = atomic_load(&cursor->file->incarnation);
+    struct clicklog_mark mark;
+    enum err err = clicklog_mark_get(log, &mark, why);
+
+    for (uint32_t p = 0; p < cursor->partitions && err == ERR_OK && was != 0 &&
+                         was != mark.incarnation;
+         p++) {
+        uint64_t end = 0, next;
+
+        err = clicklog_offset_of(log, p, (struct clicklog_last){was, UINT64_MAX},
+                                 &end, why);
+        if (err == ERR_NOTFOUND) /* the image is from before it */
+            err = clicklog_range(log, p, &end, &next, why);
+        if (err == ERR_OK)
+            relay_cursor_lower(cursor, p, end);
+    }
+    if (err == ERR_OK)
+        relay_cursor_stamp(cursor, mark.incarnation);
+    return err;
+}
+
 enum err
 relay_cursor_open(struct relay_cursor **out, const char *dir, struct clicklog *log,
                   struct why *why)
@@ -150,6 +182,8 @@ relay_cursor_open(struct relay_cursor **out, const char *dir, struct clicklog *l
     if (err == ERR_OK)
         err = content_check(cursor->file, log, path, fresh, why);
     cursor->partitions = clicklog_partitions(log);
+    if (err == ERR_OK)
+        err = incarnation_check(cursor, log, why);
     if (err == ERR_OK)
         err = relay_cursor_clamp(cursor, log, why);
     if (fd >= 0) {
@@ -199,6 +233,12 @@ relay_cursor_lower(struct relay_cursor *cursor, uint32_t partition, uint64_t off
     while (offset < at &&
            !atomic_compare_exchange_weak(&cursor->file->at[partition], &at, offset))
         ;
+}
+
+void
+relay_cursor_stamp(struct relay_cursor *cursor, uint64_t incarnation)
+{
+    atomic_store(&cursor->file->incarnation, incarnation);
 }
 
 enum err

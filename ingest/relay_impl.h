@@ -85,6 +85,8 @@ void relay_cursor_raise(struct relay_cursor *cursor, uint32_t partition,
                         uint64_t offset);
 void relay_cursor_lower(struct relay_cursor *cursor, uint32_t partition,
                         uint64_t offset);
+/* The running relay has seen that the spool's newest incarnation is another. */
+void relay_cursor_stamp(struct relay_cursor *cursor, uint64_t incarnation);
 /* Moves every partition into what the spool holds. */
 enum err relay_cursor_clamp(struct relay_cursor *cursor, struct clicklog *log,
                             struct why *why);

@@ -70,6 +70,17 @@ claim_wait(struct relay *relay)
     return atomic_load(&relay->claimed);
 }
 
+/* The spool cannot be set back while it is open: a newer incarnation follows the one that the
+ * cursor has been held against. */
+static bool
+mark_take(struct relay *relay, struct clicklog_mark *mark)
+{
+    if (clicklog_mark_get(relay->log, mark, NULL) != ERR_OK)
+        return false;
+    relay_cursor_stamp(relay->cursor, mark->incarnation);
+    return true;
+}
+
 /* A mark once taken is said before a newer one is taken: it is reached first. Returns when
  * the topics have become another spool's, or at the end. */
 static void
@@ -83,8 +94,8 @@ marks_say(struct relay *relay)
         int64_t now_us = clock_mono_us();
 
         if (!taken && now_us >= take_us) {
-            taken = clicklog_mark_get(relay->log, &mark, NULL) == ERR_OK &&
-                    !mark_same(relay, &mark, &relay->said);
+            taken =
+                mark_take(relay, &mark) && !mark_same(relay, &mark, &relay->said);
             take_us = now_us + RELAY_MARK_US;
         }
         if (taken && now_us >= say_us && mark_reached(relay, &mark)) {
