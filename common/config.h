@@ -49,8 +49,8 @@
     NUMBER(ingest, past_ms_max, 604800000, 0, 2592000000,                          \
            "event time behind the server")                                         \
     TEXT(ingest, ack, "",                                                          \
-         "202 after: local (fsync) or replicated (Kafka's too; the default with "  \
-         "it)")                                                                    \
+         "local (202 after fsync), replicated (after Kafka has it too) or empty "  \
+         "(replicated with Kafka)")                                                \
     NUMBER(ingest, ack_ms_max, 10000, 100, 600000,                                 \
            "without Kafka's acknowledgement: 503, and the breaker opens")          \
     TEXT(ingest, trusted_proxies, "",                                              \
@@ -80,7 +80,7 @@
     NUMBER(kafka, linger_ms, 5, 0, 1000, "the relay waits for fuller batches")     \
     NUMBER(kafka, batch_bytes, 1000000, 1024, 16777216, "of one partition")        \
     NUMBER(kafka, queue_bytes_max, 134217728, 1048576, 4294967296,                 \
-           "sent and not acknowledged")                                            \
+           "sent and not acknowledged; a partition has an equal share")            \
     NUMBER(kafka, delivery_ms_max, 5000, 100, 600000,                              \
            "without an acknowledgement: sent again from the cursor")               \
     NUMBER(kafka, fetch_bytes_max, 67108864, 1048576, 4294967296,                  \

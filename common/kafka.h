@@ -14,7 +14,7 @@
  * Errors   ERR_AGAIN: broker away, time-out, leader election: the same may work later.
  *          ERR_NOTFOUND: no such topic, or an offset that is not held any more.
  *          ERR_FULL: the producer's queue. ERR_INVALID: a setting. ERR_FATAL: the rest.
- * Threads  Producer: kafka_send* one thread; the rest any. Consumer: one, but for
+ * Threads  Producer: kafka_send, kafka_room one thread; the rest any. Consumer: one, but for
  *          kafka_consumer_range and _since: any.
  * Source   librdkafka 2.0.2, CONFIGURATION.md; broker 4.1.0 and 3.9.1.
  */
@@ -38,6 +38,9 @@ enum {
 
 /* kafka.brokers is set. */
 bool kafka_wanted(const struct config *config);
+/* What can be said of the section without asking a broker: the brokers' addresses, the
+ * prefix, every line of kafka.properties_file. ERR_OK without Kafka. */
+enum err kafka_settings_check(const struct config *config, struct why *why);
 /* kafka.topic_prefix and name. */
 void kafka_topic_name(const struct config *config, const char *name,
                       char out[KAFKA_NAME_MAX + 1]);
@@ -81,11 +84,14 @@ struct kafka_item {
 };
 
 /* Queues the first *sent of n, in order, for a partition (0 <= *sent <= n: the queue's
- * limits are kafka.queue_bytes_max and a number of messages). ERR_AGAIN or ERR_FATAL: the
+ * limits are kafka.queue_bytes_max, of which each partition has an equal share so that one
+ * without a leader stops no other, and a number of messages). ERR_AGAIN or ERR_FATAL: the
  * producer has failed. */
 enum err kafka_send(struct kafka_producer *producer, int32_t partition,
                     const struct kafka_item *items, size_t n, size_t *sent,
                     struct why *why);
+/* Bytes of its share that a partition has left; the sender's. */
+uint64_t kafka_room(const struct kafka_producer *producer, int32_t partition);
 /* Takes delivery reports, waiting up to timeout_us for the first. After a failed delivery,
  * or kafka.delivery_ms_max (at least 1 s) with messages in flight and no report at all:
  * ERR_AGAIN with its cause, for good: acknowledgements before it stand; close it, and send

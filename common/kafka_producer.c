@@ -28,11 +28,14 @@ struct kafka_producer {
     rd_kafka_t *rk;
     rd_kafka_topic_t *topic;
     int32_t partitions;
-    uint64_t sent[KAFKA_PARTITIONS_MAX]; /* the sender's */
+    uint64_t share;                            /* bytes of a partition in flight */
+    uint64_t sent[KAFKA_PARTITIONS_MAX];       /* the sender's */
+    uint64_t bytes_sent[KAFKA_PARTITIONS_MAX]; /* the sender's */
     _Atomic uint64_t acked[KAFKA_PARTITIONS_MAX];
-    _Atomic uint64_t queued, reported; /* over all */
-    _Atomic int64_t progress_us;       /* the last report, or the send before it */
-    uint64_t reported_before;          /* guarded by polling */
+    _Atomic uint64_t bytes_done[KAFKA_PARTITIONS_MAX]; /* delivered or failed */
+    _Atomic uint64_t queued, reported;                 /* over all */
+    _Atomic int64_t progress_us; /* the last report, or the send before it */
+    uint64_t reported_before;    /* guarded by polling */
     int64_t stall_us;
     pthread_mutex_t polling; /* one at a time takes reports */
     atomic_bool failed;
@@ -69,7 +72,9 @@ report(rd_kafka_t *rk, const rd_kafka_message_t *message, void *opaque)
 {
     struct kafka_producer *producer = opaque;
     _Atomic uint64_t *acked = &producer->acked[message->partition];
+    _Atomic uint64_t *done = &producer->bytes_done[message->partition];
     uint64_t n = atomic_load_explicit(acked, memory_order_relaxed);
+    uint64_t bytes = atomic_load_explicit(done, memory_order_relaxed);
 
     (void)rk;
     if (message->err != RD_KAFKA_RESP_ERR_NO_ERROR)
@@ -79,6 +84,8 @@ report(rd_kafka_t *rk, const rd_kafka_message_t *message, void *opaque)
         kafka_watch_ok(&producer->watch);
     } else /* past a failed one; cannot be otherwise with idempotence */
         fail(producer, "delivered out of turn", RD_KAFKA_RESP_ERR__INCONSISTENT);
+    atomic_store_explicit(done, bytes + message->key_len + message->len,
+                          memory_order_relaxed);
     (void)atomic_fetch_add_explicit(&producer->reported, 1, memory_order_relaxed);
 }
 
@@ -138,7 +145,7 @@ conf_make(rd_kafka_conf_t **out, struct kafka_producer *producer,
 /* Before the first message: so that all are queued in their partition at once. */
 static enum err
 topic_know(struct kafka_producer *producer, const char *topic, int64_t ask_ms,
-           struct why *why)
+           int64_t queue_bytes_max, struct why *why)
 {
     const rd_kafka_metadata_t *metadata = NULL;
     rd_kafka_resp_err_t code;
@@ -162,6 +169,9 @@ topic_know(struct kafka_producer *producer, const char *topic, int64_t ask_ms,
         err = err_set(why, ERR_INVALID, "kafka: %s: %d partitions, at most %d",
                       topic, producer->partitions, KAFKA_PARTITIONS_MAX);
     rd_kafka_metadata_destroy(metadata);
+    if (producer->partitions > 0)
+        producer->share =
+            (uint64_t)queue_bytes_max / (uint64_t)producer->partitions;
     return err;
 }
 
@@ -189,7 +199,7 @@ kafka_producer_open(struct kafka_producer **out, const struct config *config,
                          config->kafka_delivery_ms_max < ASK_MS_MIN
                              ? ASK_MS_MIN
                              : config->kafka_delivery_ms_max,
-                         why);
+                         config->kafka_queue_bytes_max, why);
     if (err != ERR_OK) {
         kafka_producer_close(&producer);
         return err;
@@ -231,6 +241,30 @@ kafka_in_flight(const struct kafka_producer *producer)
     return queued > reported ? queued - reported : 0;
 }
 
+uint64_t
+kafka_room(const struct kafka_producer *producer, int32_t partition)
+{
+    uint64_t under_way;
+
+    assert(partition >= 0 && partition < producer->partitions);
+    under_way = producer->bytes_sent[partition] -
+                atomic_load_explicit(&producer->bytes_done[partition],
+                                     memory_order_relaxed);
+    if (under_way == 0)
+        return producer->share > 0 ? producer->share : 1;
+    return under_way < producer->share ? producer->share - under_way : 0;
+}
+
+/* One larger than a share goes alone. */
+static bool
+has_room(const struct kafka_producer *producer, int32_t partition, uint64_t bytes,
+         uint64_t *room)
+{
+    if (bytes > *room)
+        *room = kafka_room(producer, partition);
+    return bytes <= *room || *room >= producer->share;
+}
+
 /* rd_kafka_produce_batch of 2.0.2 gives all messages the time of the call, so one by one;
  * the cost is the same, it makes one message after another too. */
 static rd_kafka_resp_err_t
@@ -254,6 +288,7 @@ kafka_send(struct kafka_producer *producer, int32_t partition,
            const struct kafka_item *items, size_t n, size_t *sent, struct why *why)
 {
     rd_kafka_resp_err_t code = RD_KAFKA_RESP_ERR_NO_ERROR;
+    uint64_t room = 0;
     size_t i;
 
     *sent = 0;
@@ -269,10 +304,16 @@ kafka_send(struct kafka_producer *producer, int32_t partition,
     /* counted before: a report may come at once */
     (void)atomic_fetch_add_explicit(&producer->queued, n, memory_order_relaxed);
     for (i = 0; i < n; i++) {
+        uint64_t bytes = (uint64_t)items[i].key.n + items[i].value.n;
+
+        if (!has_room(producer, partition, bytes, &room))
+            break;
         code = put(producer, partition, &items[i]);
         if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
             break;
         producer->sent[partition]++;
+        producer->bytes_sent[partition] += bytes;
+        room -= bytes < room ? bytes : room;
     }
     (void)atomic_fetch_sub_explicit(&producer->queued, n - i, memory_order_relaxed);
     *sent = i;

@@ -63,8 +63,8 @@ struct relay {
     uint64_t sent[CLICKLOG_PARTITIONS_MAX]; /* the offset to send next */
     uint32_t turn;                          /* the partition that begins */
     bool stuck[CLICKLOG_PARTITIONS_MAX]; /* unreadable; until the next producer */
-    bool full;                           /* the producer's queue */
-    bool failing;                        /* since relay_failed was said */
+    bool full;    /* the producer's queue, or a partition's share of it */
+    bool failing; /* since relay_failed was said */
     int64_t wait_us, rewind_us, stop_us;
     /* the teller's */
     struct clicklog_mark said; /* last */

@@ -150,13 +150,17 @@ spool_send(struct relay *relay, bool *some, struct why *why)
     enum err err = clicklog_ends(relay->log, relay->end, why);
 
     *some = relay->full = false;
-    for (uint32_t i = 0; i < partitions && err == ERR_OK && !relay->full; i++) {
+    for (uint32_t i = 0; i < partitions && err == ERR_OK; i++) {
         uint32_t p = (relay->turn + i) % partitions;
 
         if (relay->stuck[p] || relay->sent[p] >= relay->end[p])
             continue;
         *some = true;
-        err = partition_send(relay, p, why);
+        /* Its leader may be away: the others have their own share of the queue. */
+        if (kafka_room(relay->producer, (int32_t)p) == 0)
+            relay->full = true;
+        else
+            err = partition_send(relay, p, why);
     }
     relay->turn = (relay->turn + 1) % partitions;
     return err;

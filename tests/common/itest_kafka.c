@@ -269,6 +269,41 @@ a_full_queue_takes_a_part(void **state)
 }
 
 static void
+a_partition_has_its_share_of_the_queue(void **state)
+{
+    char topic[KAFKA_NAME_MAX + 1];
+    struct kafka_producer *producer;
+    static char bytes[300000];
+    struct kafka_item items[64], large = {{NULL, 0}, {bytes, sizeof(bytes)}, 1};
+    int64_t was = config.kafka_queue_bytes_max;
+    size_t sent;
+
+    (void)state;
+    fixture_topic(&config, "shares", TOPIC_N, "delete", topic);
+    for (int i = 0; i < 64; i++)
+        items[i] = (struct kafka_item){{"key", 3}, {bytes, 65533}, 1};
+    config.kafka_queue_bytes_max = 1048576;
+    MUST(kafka_producer_open(&producer, &config, topic, "test", 1000, why));
+    assert_int_equal(kafka_room(producer, 0), 1048576 / TOPIC_N);
+    MUST(kafka_send(producer, 0, items, 64, &sent, why));
+    assert_int_equal(sent, 4);
+    assert_int_equal(kafka_room(producer, 0), 0);
+    MUST(kafka_send(producer, 0, items, 64, &sent, why));
+    assert_int_equal(sent, 0);
+    MUST(kafka_send(producer, 1, items, 2, &sent, why)); /* not its affair */
+    assert_int_equal(sent, 2);
+    MUST(kafka_send(producer, 2, &large, 1, &sent, why)); /* than a share: alone */
+    assert_int_equal(sent, 1);
+    MUST(kafka_send(producer, 2, &large, 1, &sent, why));
+    assert_int_equal(sent, 0);
+    MUST(kafka_flush(producer, 10 * SECOND, why));
+    for (int32_t p = 0; p < TOPIC_N; p++)
+        assert_int_equal(kafka_room(producer, p), 1048576 / TOPIC_N);
+    kafka_producer_close(&producer);
+    config.kafka_queue_bytes_max = was;
+}
+
+static void
 times_and_offsets_are_found(void **state)
 {
     char topic[KAFKA_NAME_MAX + 1];
@@ -447,6 +482,7 @@ main(int argc, char **argv)
         cmocka_unit_test(messages_arrive_in_order_with_their_key_and_time),
         cmocka_unit_test(the_largest_message_goes_and_a_larger_one_is_refused),
         cmocka_unit_test(a_full_queue_takes_a_part),
+        cmocka_unit_test(a_partition_has_its_share_of_the_queue),
         cmocka_unit_test(times_and_offsets_are_found),
         cmocka_unit_test(what_comes_after_a_failed_message_is_not_counted),
         cmocka_unit_test(
