@@ -48,6 +48,7 @@ static const struct {
 } choices[] = {
     {CONFIG_KEY_log_level, {"debug", "info", "warn", "error"}},
     {CONFIG_KEY_log_format, {"logfmt", "json"}},
+    {CONFIG_KEY_ingest_ack, {"", "local", "replicated"}},
 };
 
 static char **
@@ -287,6 +288,33 @@ defaults_set(struct config *config, struct why *why)
     return err;
 }
 
+/* Without brokers nothing of it is used. */
+static enum err
+kafka_check(const struct config *config, struct why *why)
+{
+    bool kafka = config->kafka_brokers[0] != '\0';
+
+    if (kafka && config->kafka_min_insync > config->kafka_replication)
+        return err_set(
+            why, ERR_INVALID,
+            "kafka.min_insync is %" PRId64 ", over kafka.replication, %" PRId64
+            ": no click could ever be acknowledged; lower it, or raise replication",
+            config->kafka_min_insync, config->kafka_replication);
+    if (kafka && config->kafka_group[0] == '\0')
+        return err_set(why, ERR_INVALID,
+                       "kafka.group is empty: the stages' groups are named by it");
+    if (kafka && config->kafka_batch_bytes > config->kafka_queue_bytes_max)
+        return err_set(why, ERR_INVALID,
+                       "kafka.batch_bytes is %" PRId64
+                       ", over kafka.queue_bytes_max, %" PRId64,
+                       config->kafka_batch_bytes, config->kafka_queue_bytes_max);
+    if (!kafka && strcmp(config->ingest_ack, "replicated") == 0)
+        return err_set(why, ERR_INVALID,
+                       "ingest.ack is replicated, but kafka.brokers is empty: set "
+                       "it, or ingest.ack: local");
+    return ERR_OK;
+}
+
 /* What no key can say alone. */
 static enum err
 together_check(const struct config *config, struct why *why)
@@ -307,7 +335,7 @@ together_check(const struct config *config, struct why *why)
                        "clicklog.bytes_max is %" PRId64
                        ", over clicklog.map_bytes, %" PRId64,
                        config->clicklog_bytes_max, config->clicklog_map_bytes);
-    return ERR_OK;
+    return kafka_check(config, why);
 }
 
 enum err

@@ -11,7 +11,7 @@
 #include "common/hash.h"
 #include "common/kafka_impl.h"
 
-enum { PREFIX_MAX = 200, KEY_MAX = 128 };
+enum { PREFIX_MAX = 200, KEY_MAX = 128, BROKER_SHOWN_MAX = 60 };
 
 /* --- errors --- */
 
@@ -232,6 +232,52 @@ prefix_valid(const char *prefix, struct why *why)
                        "kafka.topic_prefix: up to %d letters, digits, . _ -",
                        PREFIX_MAX);
     return ERR_OK;
+}
+
+/* One of kafka.brokers: [protocol://]host[:port]; an IPv6 address stands in brackets. */
+static enum err
+broker_valid(const char *p, size_t n, struct why *why)
+{
+    const char *colon = NULL;
+    int64_t port = 0;
+
+    for (size_t i = 0; i < n; i++)
+        if (p[i] == ':' && !(i + 1 < n && p[i + 1] == '/'))
+            colon = p + i;
+        else if (p[i] == ']')
+            colon = NULL;
+    for (const char *c = colon; c != NULL && ++c < p + n;)
+        port =
+            *c < '0' || *c > '9' || port > UINT16_MAX ? -1 : port * 10 + *c - '0';
+    if (n == 0 || colon == p || memchr(p, ' ', n) != NULL ||
+        memchr(p, ';', n) != NULL ||
+        (colon != NULL && (port < 1 || port > UINT16_MAX)))
+        return err_set(why, ERR_INVALID,
+                       "kafka.brokers has \"%.*s\"; allowed is host:port, by comma",
+                       n < BROKER_SHOWN_MAX ? (int)n : BROKER_SHOWN_MAX, p);
+    return ERR_OK;
+}
+
+enum err
+kafka_settings_check(const struct config *config, struct why *why)
+{
+    struct kafka_watch watch;
+    rd_kafka_conf_t *conf;
+    enum err err = ERR_OK;
+
+    if (!kafka_wanted(config))
+        return ERR_OK;
+    for (const char *p = config->kafka_brokers; p != NULL && err == ERR_OK;) {
+        size_t n = strcspn(p, ",");
+
+        err = broker_valid(p, n, why);
+        p = p[n] == ',' ? p + n + 1 : NULL;
+    }
+    if (err == ERR_OK)
+        err = kafka_conf(&conf, config, "check", &watch, NULL, 0, why);
+    if (err == ERR_OK)
+        rd_kafka_conf_destroy(conf);
+    return err;
 }
 
 enum err

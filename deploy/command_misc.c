@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/buf.h"
+#include "common/kafka.h"
 #include "ingest/ingest.h"
 #include "schema/click.h"
 
@@ -45,6 +46,13 @@ command_config(const struct command *c, struct config *config, struct args *args
     if (!args_done(args, c))
         return EXIT_USAGE;
     if (verb != NULL && strcmp(verb, "check") == 0) {
+        struct why why = {""};
+        enum err err = kafka_settings_check(config, &why);
+
+        if (err != ERR_OK) {
+            fprintf(stderr, "clickledger: configuration: %s\n", why.text);
+            return EXIT_CONFIG;
+        }
         puts("configuration is good");
         return EXIT_GOOD;
     }

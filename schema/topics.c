@@ -284,13 +284,19 @@ message_check(struct check *check)
               "message.timestamp.type is %s, not %s: offsets are found by the "
               "click's time of receipt",
               have->timestamp_type, want->timestamp_type);
-    if (have->max_message_bytes < needed)
-        fault(
-            check,
-            alter_number(check, "max.message.bytes", want->max_message_bytes, fix),
-            "max.message.bytes is %" PRId64 ", and %" PRId64
-            " are needed: the broker would refuse a full batch",
-            have->max_message_bytes, needed);
+    if (have->max_message_bytes >= needed)
+        return;
+    (void)alter_number(check, "max.message.bytes", want->max_message_bytes, fix);
+    if (check->config->kafka_batch_bytes > KAFKA_MESSAGE_MAX) {
+        size_t n = strlen(fix);
+
+        (void)snprintf(fix + n, sizeof(fix) - n, "; or set kafka.batch_bytes to %d",
+                       KAFKA_MESSAGE_MAX);
+    }
+    fault(check, fix,
+          "max.message.bytes is %" PRId64 ", and %" PRId64
+          " are needed: the broker would refuse a full batch",
+          have->max_message_bytes, needed);
 }
 
 static enum err

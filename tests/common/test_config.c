@@ -71,6 +71,10 @@ good_files_are_taken(void **state)
         {"ingest:\n  port: 0\n", 0, "info"},
         {"ingest:\n  port: 65535", 65535, "info"},
         {"ingest: {port: 81}\nlog: {level: warn}\n", 81, "warn"},
+        {"kafka: {replication: 1}\n", 8080, "info"}, /* of no use without brokers */
+        {"ingest: {ack: local}\n", 8080, "info"},
+        {"ingest: {ack: ''}\nkafka: {brokers: 'b:1'}\n", 8080, "info"},
+        {"ingest: {ack: replicated}\nkafka: {brokers: b}\n", 8080, "info"},
         {"---\nlog:\n  level: \"debug\"\ningest:\n  port: '82'\n", 82, "debug"},
     };
 
@@ -116,6 +120,16 @@ bad_files_are_refused_with_key_line_and_what_is_allowed(void **state)
         {"- a\n", {"MAPPING"}},
         {"aggregate:\n  flush_ms: 2000\n", {"flush_ms is 2000", "flush_ms_max"}},
         {"clicklog:\n  map_bytes: 1048576\n", {"clicklog.bytes_max", "map_bytes"}},
+        {"ingest:\n  ack: all\n",
+         {"line 2", "ingest.ack is \"all\"",
+          "local (202 after fsync), replicated"}},
+        {"ingest:\n  ack: replicated\n", {"kafka.brokers is empty", "local"}},
+        {"kafka:\n  brokers: b:1\n  replication: 1\n",
+         {"kafka.min_insync is 2", "kafka.replication, 1", "lower it"}},
+        {"kafka:\n  brokers: b:1\n  group: ''\n", {"kafka.group is empty"}},
+        {"kafka:\n  brokers: b:1\n  batch_bytes: 2000000\n"
+         "  queue_bytes_max: 1048576\n",
+         {"kafka.batch_bytes is 2000000", "kafka.queue_bytes_max, 1048576"}},
     };
 
     (void)state;

@@ -204,6 +204,57 @@ codes_say_whether_to_try_again(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+/* What `clickledger config check` says, without asking anybody. */
+static void
+the_section_is_checked_without_a_broker(void **state)
+{
+    static const struct {
+        const char *brokers;
+        bool good;
+    } table[] = {
+        {"a", true},
+        {"a:9092", true},
+        {"a:1,b:65535", true},
+        {"[::1]:9092", true},
+        {"SSL://a:9092", true},
+        {"a:", false},
+        {":1", false},
+        {"a:0", false},
+        {"a:65536", false},
+        {"a:9092x", false},
+        {"a,,b", false},
+        {"a:1,", false},
+        {",", false},
+        {"a b:1", false},
+        {"a:1;b:1", false},
+        {"[::1]:x", false},
+        {"a:99999999999999999999", false},
+        {"", true}, /* no Kafka */
+    };
+    struct why why = {""};
+
+    (void)state;
+    fixture_set(&config.kafka_properties_file, "");
+    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+        fixture_set(&config.kafka_brokers, table[i].brokers);
+        if ((kafka_settings_check(&config, &why) == ERR_OK) != table[i].good)
+            fail_msg("%s: %s", table[i].brokers, why.text);
+        if (!table[i].good)
+            assert_non_null(strstr(why.text, "kafka.brokers has"));
+    }
+    fixture_set(&config.kafka_brokers, "a:1");
+    fixture_set(&config.kafka_topic_prefix, "a/b");
+    assert_int_equal(kafka_settings_check(&config, &why), ERR_INVALID);
+    assert_non_null(strstr(why.text, "kafka.topic_prefix"));
+    fixture_set(&config.kafka_topic_prefix, "");
+    fixture_set(&config.kafka_properties_file, path);
+    assert_int_equal(file_write(path, "acks=0\n", 7, &why), ERR_OK);
+    assert_int_equal(kafka_settings_check(&config, &why), ERR_INVALID);
+    assert_non_null(strstr(why.text, ":1: acks"));
+    fixture_set(&config.kafka_properties_file, "/nonexistent");
+    assert_int_equal(kafka_settings_check(&config, &why), ERR_NOTFOUND);
+}
+
 int
 main(void)
 {
@@ -213,6 +264,7 @@ main(void)
         TEST(a_file_that_is_missing_binary_or_too_long_is_refused),
         TEST(names_are_prefix_and_name),
         TEST(no_brokers_is_no_kafka),
+        TEST(the_section_is_checked_without_a_broker),
         TEST(codes_say_whether_to_try_again),
     };
 

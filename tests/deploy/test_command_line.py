@@ -108,6 +108,9 @@ class CommandLine(unittest.TestCase):
                             ("ingest:\n  port: 99999999\n", "ingest.port"),
                             ("log:\n  level: loud\n", "log.level"),
                             ("log:\n  format: xml\n", "log.format"),
+                            ("ingest:\n  ack: all\n", "ingest.ack"),
+                            ("ingest:\n  ack: replicated\n", "kafka.brokers"),
+                            ("kafka:\n  brokers: b:1\n  replication: 1\n", "kafka.min_insync"),
                             ("nonsense", ""), ("a: [", "")):
             path = self.file("bad.yaml", text)
             for words in (("config", "check"), ("version",), ("judge",)):
@@ -121,6 +124,18 @@ class CommandLine(unittest.TestCase):
         code, _, err = run("config", "check", env={"CLICKLEDGER_INGEST_PORT": "x"})
         self.assertEqual(code, 78, err)
         self.assertIn("CLICKLEDGER_INGEST_PORT", err)
+
+    def test_config_check_looks_at_all_of_kafkas_settings(self):
+        self.assertEqual(run("config", "check", "--kafka.brokers=a:1,b:2")[:2], (0, "configuration is good\n"))
+        bad = self.file("properties", "ssl.key.location=/x\nacks=0\n")
+        for words, named in ((["--kafka.brokers=a:1,b:x"], "b:x"),
+                             (["--kafka.brokers=a:1", "--kafka.topic_prefix=a/b"], "kafka.topic_prefix"),
+                             (["--kafka.brokers=a:1", "--kafka.properties_file=/none"], "/none"),
+                             (["--kafka.brokers=a:1", f"--kafka.properties_file={bad}"], f"{bad}:2: acks")):
+            code, out, err = run("config", "check", *words)
+            self.assertEqual((code, out), (78, ""), (words, err))
+            self.sentence(err)
+            self.assertIn(named, err)
 
     def test_show_goes_round_through_check_and_show(self):
         code, first, err = run("config", "show", "--ingest.port=8123")

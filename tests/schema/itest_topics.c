@@ -216,6 +216,29 @@ fewer_copies_than_configured_are_a_fault(void **state)
     config_free(&config);
 }
 
+/* Topics made for smaller batches than kafka.batch_bytes allows. */
+static void
+a_batch_larger_than_a_topic_takes_is_a_fault(void **state)
+{
+    struct config config;
+    struct buf report = BUF_MAX(REPORT_MAX);
+    struct why why = {""};
+
+    (void)state;
+    config_make(&config);
+    itest_need(topics_create(&config, &report, &why), "create", &why);
+    buf_reset(&report);
+    config.kafka_batch_bytes = 4000000;
+    assert_int_equal(topics_check(&config, false, &report, &why), ERR_INVALID);
+    assert_non_null(strstr(text_of(&report), "max.message.bytes is 1048588, and "
+                                             "4000512 are needed"));
+    assert_non_null(strstr((char *)report.p, "max.message.bytes=4048588"));
+    assert_non_null(
+        strstr((char *)report.p, "or set kafka.batch_bytes to 1000000"));
+    buf_free(&report);
+    config_free(&config);
+}
+
 static void
 more_copies_than_brokers_cannot_be_made(void **state)
 {
@@ -292,6 +315,7 @@ main(void)
         cmocka_unit_test(
             each_setting_that_breaks_the_promise_is_named_with_its_fix),
         cmocka_unit_test(fewer_copies_than_configured_are_a_fault),
+        cmocka_unit_test(a_batch_larger_than_a_topic_takes_is_a_fault),
         cmocka_unit_test(more_copies_than_brokers_cannot_be_made),
         cmocka_unit_test(the_report_as_json_is_an_array_of_topic_fault_and_fix),
         cmocka_unit_test(a_configuration_that_cannot_work_is_refused),
