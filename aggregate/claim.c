@@ -174,17 +174,18 @@ others_end(struct part *part, const struct owner_state *state,
     return err;
 }
 
-/* An epoch above every other. Owners that Redis and the verdict log both forgot may still
- * be running: with more than one process it is also above what any could have claimed
- * before. */
+/* An epoch above every other. Redis may have lost a claim in a failover, before its owner
+ * put anything on record: with more than one process it is also above what any could have
+ * claimed before. Microseconds fit a double, which is what Lua counts in. */
 static uint64_t
 epoch_min(const struct part *part, const struct before *before, int64_t now_us)
 {
     uint64_t least = before->epoch + 1;
-    uint64_t now_ms = (uint64_t)(now_us / 1000);
 
-    return clicklog_is_kafka(part->shared->deps.log) && least < now_ms ? now_ms
-                                                                       : least;
+    assert(now_us > 0 && now_us < INT64_C(1) << 53);
+    return clicklog_is_kafka(part->shared->deps.log) && least < (uint64_t)now_us
+               ? (uint64_t)now_us
+               : least;
 }
 
 /* What came while we claimed: Redis or the verdicts may be past the end that we know. */

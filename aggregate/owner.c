@@ -19,12 +19,15 @@ static const char claim_script[] =
     "redis.call('HSET', KEYS[1], 'epoch', text)\n"
     "return {text, was}\n";
 
-/* ARGV: epoch, generation, offset, log, now */
+/* ARGV: epoch, generation, offset, log, now. The old generation's offset goes: should Redis
+ * forget the switch, in a failover, no flush of what is built may be taken for one of the
+ * old generation. */
 static const char begin_script[] =
     "local epoch = redis.call('HGET', KEYS[1], 'epoch')\n"
     "if epoch ~= ARGV[1] then return redis.error_reply('EPOCH ' .. "
     "tostring(epoch)) end\n"
     "redis.call('HSET', KEYS[1], 'building', ARGV[2], 'build_offset', ARGV[3],\n"
+    "  'offset', '',\n"
     "  'log', ARGV[4], 'dirty', '0', 'seqs', '',\n"
     "  'updated_us', ARGV[5])\n"
     "return 1\n";

@@ -1,15 +1,18 @@
 /* aggregate/owner.h - one partition's owner record in Redis: who counts it, how far, in
  * which generation.
  *
- *   claim   epoch = max(Redis's, the verdict log's highest) + 1: whoever has a lower one
- *           finds its next flush refused, and its verdict blocks never count
- *   begin   a new generation is built from an offset; readers go on with the old one
+ *   claim   epoch = max(Redis's, the verdict log's highest) + 1, with Kafka at least the
+ *           time in microseconds: whoever has a lower one finds its next flush refused, and
+ *           its verdict blocks never count
+ *   begin   a new generation is built from an offset; readers go on with the old one, whose
+ *           own offset is emptied
  *   switch  the new generation is whole: readers turn to it
  *   flush   see flush.h
  *
  * A field beyond schema/rediskeys.h: seqs = INCARNATION:L,... (hex:decimal), the last seq
  * accepted of the newest incarnations.
  *
+ * Units    Epochs are below 2^53, which Lua counts exactly.
  * Errors   ERR_CONFLICT: another epoch, offset or dirty than expected (why has Redis's).
  *          Others as common/redis.h.
  * Threads  None.

@@ -54,9 +54,9 @@ tenure_end(struct part *part, int64_t now_us)
     if (part->state == PART_RUN || part->state == PART_WARM)
         events_add(part->shared->events, settled ? LOG_INFO : LOG_WARN,
                    part->partition, "let-go",
-                   settled ? "another process counts on from offset %" PRIu64
-                           : "not all could be flushed: another process counts on "
-                             "from Redis's offset, %" PRIu64 " or later",
+                   settled ? "whoever has it next counts on from offset %" PRIu64
+                           : "not all could be flushed: whoever has it next counts "
+                             "on from Redis's offset, %" PRIu64 " or later",
                    part->flushed);
     part->judged_n = 0; /* before fed_next: judged by the click alone, if again */
     part_moves(part);

@@ -334,12 +334,13 @@ owner_look(struct doctor *doctor, struct redis *redis, uint32_t partition,
     if (err != ERR_OK)
         return err;
     live->dirty += strcmp(field_of(reply, "dirty", text, sizeof(text)), "1") == 0;
-    live->building += field_of(reply, "building", text, sizeof(text))[0] != '\0';
-    uint64_t offset =
-        strtoull(field_of(reply, "offset", text, sizeof(text)), NULL, 10);
+    bool building = field_of(reply, "building", text, sizeof(text))[0] != '\0';
+    uint64_t offset = strtoull(
+        field_of(reply, building ? "build_offset" : "offset", text, sizeof(text)),
+        NULL, 10);
+    live->building += building;
     live->absent += reply->count == 0;
-    if (reply->count != 0 && offset < doctor->firsts[partition] &&
-        field_of(reply, "building", text, sizeof(text))[0] == '\0')
+    if (reply->count != 0 && offset < doctor->firsts[partition] && !building)
         retention_say(doctor, partition, offset);
     if (doctor->ends[partition] > offset)
         live->behind += doctor->ends[partition] - offset;

@@ -5,10 +5,11 @@
  * G is the partition's generation: a rebuild writes under the next one and readers
  * switch when it is whole; the old one expires.
  *
- *   {pP}:owner            hash  epoch, offset (next to read), generation, dirty (0|1),
+ *   {pP}:owner            hash  epoch, offset (next to read; empty while the first or next
+ *                               generation is under construction), generation, dirty (0|1),
  *                               building (generation under construction or empty),
  *                               build_offset, updated_us, log (spool id), event_ms (newest),
- *                               seqs (INCARNATION:L,... hex:decimal, the newest 4)
+ *                               seqs (INCARNATION:L,... hex:decimal, the newest 12)
  *   {pP}:G:5m:C:S         hash  one row: campaign C, window start S (UTC ms / 1000)
  *   {pP}:G:1h:C:S               fields: see below; EXPIREAT window end + 24 h (5m), 9 d (1h, 1d)
  *   {pP}:G:1d:C:S               S is the local day's start in the campaign's zone
