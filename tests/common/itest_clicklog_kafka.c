@@ -168,7 +168,8 @@ what_is_no_click_is_named_by_partition_and_offset(void **unused)
     clicklog_schema_ids(log, ids, 3);
     assert_int_equal(read_one(log, 0, 6, &record, &said), ERR_OK);
     assert_int_equal(record.version, 2);
-    assert_int_equal(read_one(log, 0, 7, &record, &said), ERR_CORRUPT);
+    /* Written before there was a registry. */
+    assert_int_equal(read_one(log, 0, 7, &record, &said), ERR_OK);
     clicklog_close(&log);
     world_free(world);
 }
