@@ -3,7 +3,6 @@
  * and stopped; CLICKLEDGER_TEST_KAFKA_DIR names one that runs already (deploy/kafka). */
 #include "tests/ingest/relay_fixture.h"
 
-#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 
@@ -254,119 +253,6 @@ test_a_spool_set_back_to_an_older_image_goes_on_without_a_gap(void **state)
     free(h);
 }
 
-static uint64_t
-cursor_at(struct world *w, uint32_t p)
-{
-    struct relay_cursor *cursor;
-    uint64_t at;
-
-    MUST(relay_cursor_open(&cursor, w->dir, w->f->log, why));
-    at = relay_cursor_get(cursor, p);
-    relay_cursor_close(&cursor);
-    return at;
-}
-
-/* Says on click_control what it is told, as a relay of another machine would. */
-static void
-say_spool(struct world *w, uint64_t forget, uint64_t spool_id)
-{
-    struct control_spool spool = {.spool_id = spool_id};
-    struct control *other;
-
-    MUST(control_open(&other, &w->f->config, P, why));
-    MUST(control_sync(other, 10 * CLOCK_SECOND_US, why));
-    MUST(control_spool_forget(other, forget, why));
-    if (spool_id != 0)
-        MUST(control_spool_put(other, &spool, why));
-    control_close(&other);
-}
-
-/* An operator let another machine have the topics while we ran. */
-static void
-test_a_relay_whose_topics_were_given_away_sends_no_more(void **state)
-{
-    struct world *w = *state;
-    struct clicklog_stats stats;
-    uint64_t before[P];
-
-    spool_fill(w, 500);
-    relay_begin(w);
-    cursor_await(w);
-    clicklog_stats_get(w->f->log, &stats);
-    say_spool(w, stats.spool_id, stats.spool_id + 1);
-    clock_sleep_us(CLOCK_SECOND_US / 2);
-    spool_fill(w, 10); /* with the mark of these it finds out */
-    for (int i = 0; i < 1000 && atomic_load(&w->relay->claimed); i++)
-        clock_sleep_us(10000);
-    assert_false(atomic_load(&w->relay->claimed));
-    clock_sleep_us(CLOCK_SECOND_US / 2);
-    for (uint32_t p = 0; p < P; p++)
-        before[p] = cursor_at(w, p);
-    spool_fill(w, 500);
-    clock_sleep_us(2 * CLOCK_SECOND_US);
-    for (uint32_t p = 0; p < P; p++)
-        assert_int_equal(cursor_at(w, p), before[p]);
-    say_spool(w, stats.spool_id + 1, 0); /* and is given them back */
-    cursor_await(w);
-    relay_stop(&w->relay);
-    free(kafka_hear(w));
-}
-
-/* Overwrites a byte wherever the spool has the words; it is closed. */
-static void
-spool_spoil(struct world *w, const char *words)
-{
-    struct buf all = BUF_MAX(64 << 20);
-    size_t n = strlen(words);
-    char path[PATH_SIZE];
-    int fd;
-
-    (void)snprintf(path, sizeof(path), "%s/log/data.mdb", w->f->dir);
-    MUST(file_read(path, &all, why));
-    fd = open(path, O_RDWR);
-    for (size_t i = 0; i + n <= all.n; i++)
-        if (memcmp(all.p + i, words, n) == 0)
-            assert_int_equal(pwrite(fd, "?", 1, (off_t)i), 1);
-    (void)close(fd);
-    buf_free(&all);
-}
-
-static void
-test_a_damaged_block_stops_its_partition_and_no_other(void **state)
-{
-    static const char words[] = "SPOIL ME, BLOCK";
-    struct world *w = *state;
-    const struct clicklog_entry bad = {.account = 1,
-                                       .campaign = STR("c"),
-                                       .partition = 2,
-                                       .version = CLICK_VERSION,
-                                       .body = {words, sizeof(words) - 1}};
-    uint64_t first, next, at;
-
-    spool_fill(w, 1000);
-    MUST(clicklog_range(w->f->log, 2, &first, &at, why));
-    MUST(clicklog_append(w->f->log, &bad, 1, clock_now_us(), NULL, why));
-    spool_fill(w, 1000);
-    clicklog_close(&w->f->log);
-    spool_spoil(w, words);
-    log_start(w->f, UINT64_C(1) << 29);
-    relay_begin(w);
-    for (uint32_t p = 0; p < P; p++) {
-        MUST(clicklog_range(w->f->log, p, &first, &next, why));
-        for (int i = 0; i < 2000 && cursor_at(w, p) < (p == 2 ? at : next); i++)
-            clock_sleep_us(5000);
-        assert_int_equal(cursor_at(w, p), p == 2 ? at : next);
-    }
-    spool_fill(w, 1000); /* and they go on */
-    clock_sleep_us(CLOCK_SECOND_US);
-    for (uint32_t p = 0; p < P; p++) {
-        MUST(clicklog_range(w->f->log, p, &first, &next, why));
-        assert_int_equal(cursor_at(w, p), p == 2 ? at : next);
-    }
-    w->f->config.kafka_delivery_ms_max = 200; /* it stops with clicks left */
-    relay_stop(&w->relay);
-}
-
 static void
 test_a_running_relay_sends_again_from_where_it_is_asked(void **state)
 {
@@ -605,8 +491,6 @@ main(int argc, char **argv)
         TEST(test_a_spool_that_replaces_a_lost_one_says_its_own_marks),
         TEST(test_a_spool_set_back_to_an_older_image_goes_on_without_a_gap),
         TEST(test_a_running_relay_sends_again_from_where_it_is_asked),
-        TEST(test_a_relay_whose_topics_were_given_away_sends_no_more),
-        TEST(test_a_damaged_block_stops_its_partition_and_no_other),
         TEST(test_202_waits_for_the_broker_and_the_breaker_follows_it),
         TEST(test_brokers_that_are_away_at_the_start_are_waited_for),
         TEST(test_a_killed_broker_loses_nothing_that_was_answered_202),
