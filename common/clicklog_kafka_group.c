@@ -9,7 +9,12 @@
 #include "common/clock.h"
 #include "common/log.h"
 
-enum { POLL_MS = 100, LIST_MAX = 512, POLL_INTERVAL_MS = 300000 };
+enum {
+    POLL_MS = 100,
+    LIST_MAX = 512,
+    POLL_INTERVAL_MS = 300000,
+    PAUSE_S_MAX = 300, /* of a member that is fenced again and again */
+};
 
 static struct timespec
 timespec_of(int64_t us)
@@ -168,25 +173,65 @@ rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t code,
     assigned(group, list);
 }
 
+/* Our own request to join may come twice, late, when a broker or the network stood still,
+ * and the second fences the first: so we come again. Two processes of one name would take
+ * turns: each time we stay away for longer. */
+static void
+fence(struct group *group)
+{
+    int64_t session_us = group->kafka->config->kafka_session_ms * 1000;
+    int64_t now_us = clock_mono_us(), most_us = PAUSE_S_MAX * CLOCK_SECOND_US;
+    char text[256];
+    rd_kafka_resp_err_t code = rd_kafka_fatal_error(group->rk, text, sizeof(text));
+    bool again = group->pause_us > 0 && now_us - group->fenced_us < 2 * most_us;
+
+    if (group->fenced)
+        return;
+    group->pause_us = again ? 2 * group->pause_us : session_us;
+    if (group->pause_us > most_us)
+        group->pause_us = most_us;
+    group->fenced_us = now_us;
+    group->fenced = true;
+    log_event(again ? LOG_ERROR : LOG_WARN, "kafka_member_fenced",
+              LOG_TEXT("group", group->name),
+              LOG_TEXT("why", rd_kafka_err2str(code)),
+              LOG_NUMBER("joins_again_ms", group->pause_us / 1000),
+              LOG_TEXT("fix", again ? "if another process has this "
+                                      "kafka.instance_id: give each its own"
+                                    : ""));
+    revoked(group, true);
+}
+
 static void
 message_take(struct group *group, rd_kafka_message_t *message)
 {
-    rd_kafka_resp_err_t code = message->err;
-    char text[256];
-
-    if (code == RD_KAFKA_RESP_ERR__FATAL) {
-        code = rd_kafka_fatal_error(group->rk, text, sizeof(text));
-        if (!group->fenced)
-            log_event(LOG_ERROR, "kafka_member_fenced",
-                      LOG_TEXT("group", group->name),
-                      LOG_TEXT("why", rd_kafka_err2str(code)),
-                      LOG_TEXT("fix", "another process has this "
-                                      "kafka.instance_id: give each its own, "
-                                      "then restart"));
-        group->fenced = true;
-        revoked(group, true);
-    }
+    if (message->err == RD_KAFKA_RESP_ERR__FATAL)
+        fence(group);
     rd_kafka_message_destroy(message);
+}
+
+static enum err member_make(struct group *group, struct why *why);
+
+static void
+join_again(struct group *group)
+{
+    int64_t until_us = group->fenced_us + group->pause_us;
+    struct why why = {{0}};
+
+    while (!atomic_load(&group->kafka->stop) && clock_mono_us() < until_us)
+        clock_sleep_us(POLL_MS * 1000);
+    if (atomic_load(&group->kafka->stop))
+        return;
+    if (group->rk != NULL)
+        rd_kafka_destroy_flags(group->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+    group->rk = NULL;
+    if (member_make(group, &why) == ERR_OK) {
+        group->fenced = false;
+        return;
+    }
+    log_event(LOG_ERROR, "kafka_join_failed", LOG_TEXT("group", group->name),
+              LOG_TEXT("why", why.text));
+    group->fenced_us = clock_mono_us();
 }
 
 static void *
@@ -195,22 +240,24 @@ group_run(void *arg)
     struct group *group = arg;
 
     while (!atomic_load(&group->kafka->stop)) {
-        rd_kafka_message_t *message = rd_kafka_consumer_poll(group->rk, POLL_MS);
+        rd_kafka_message_t *message;
 
+        if (group->fenced) {
+            join_again(group);
+            continue;
+        }
+        message = rd_kafka_consumer_poll(group->rk, POLL_MS);
         if (message != NULL)
             message_take(group, message);
-        if (group->fenced) /* then it answers at once, for ever */
-            clock_sleep_us(POLL_MS * 1000);
     }
     return NULL;
 }
 
 static enum err
-conf_make(struct group *group, const char *stage, rd_kafka_conf_t **conf,
-          struct why *why)
+conf_make(struct group *group, rd_kafka_conf_t **conf, struct why *why)
 {
     const struct config *config = group->kafka->config;
-    char session[24], heartbeat[24], interval[24], instance[300], client[64];
+    char session[24], heartbeat[24], interval[24], instance[300], client[80];
     int64_t session_ms = config->kafka_session_ms;
     struct kafka_setting own[] = {
         {"group.id", group->name},
@@ -231,8 +278,8 @@ conf_make(struct group *group, const char *stage, rd_kafka_conf_t **conf,
     (void)snprintf(interval, sizeof(interval), "%" PRId64,
                    session_ms > POLL_INTERVAL_MS ? session_ms : POLL_INTERVAL_MS);
     (void)snprintf(instance, sizeof(instance), "%s-%s", config->kafka_instance_id,
-                   stage);
-    (void)snprintf(client, sizeof(client), "%s-group", stage);
+                   group->stage);
+    (void)snprintf(client, sizeof(client), "%s-group", group->stage);
     if (config->kafka_instance_id[0] == '\0')
         n--;
     err = kafka_conf(conf, config, client, &group->watch, own, n, why);
@@ -268,28 +315,36 @@ subscribe(struct group *group, struct why *why)
     return kafka_error(code, group->name, "join the group", why);
 }
 
+static enum err
+member_make(struct group *group, struct why *why)
+{
+    rd_kafka_conf_t *conf;
+    enum err err = conf_make(group, &conf, why);
+
+    if (err == ERR_OK)
+        err = kafka_new(&group->rk, RD_KAFKA_CONSUMER, conf, why);
+    if (err != ERR_OK)
+        return err;
+    (void)rd_kafka_poll_set_consumer(group->rk);
+    return subscribe(group, why);
+}
+
 enum err
 group_join(struct group *group, struct clicklog_kafka *kafka, const char *stage,
            struct why *why)
 {
-    rd_kafka_conf_t *conf;
     enum err err;
     int n;
 
     group->kafka = kafka;
+    (void)snprintf(group->stage, sizeof(group->stage), "%s", stage);
     n = snprintf(group->name, sizeof(group->name), "%s-%s",
                  kafka->config->kafka_group, stage);
     if (n < 0 || (size_t)n >= sizeof(group->name))
         return err_set(why, ERR_INVALID, "kafka.group: longer than %zu bytes",
                        sizeof(group->name) - 1 - strlen(stage) - 1);
     metrics_make(group);
-    err = conf_make(group, stage, &conf, why);
-    if (err == ERR_OK)
-        err = kafka_new(&group->rk, RD_KAFKA_CONSUMER, conf, why);
-    if (err != ERR_OK)
-        return err;
-    (void)rd_kafka_poll_set_consumer(group->rk);
-    err = subscribe(group, why);
+    err = member_make(group, why);
     if (err != ERR_OK)
         return err;
     if (pthread_create(&group->thread, NULL, group_run, group) != 0)

@@ -68,9 +68,10 @@ struct group {
     struct kafka_watch watch; /* first: the handle's opaque */
     struct clicklog_kafka *kafka;
     rd_kafka_t *rk;
-    char name[256];
+    char name[256], stage[64];
     uint64_t generation;
     bool fenced;
+    int64_t fenced_us, pause_us; /* when last, and how long we stayed away */
     bool started;
     pthread_t thread;
     struct metric *rebalances, *partitions_owned;
