@@ -115,7 +115,8 @@ rest_visit(void *ctx, const struct recount_row *row)
     return counting->err == ERR_OK;
 }
 
-/* Whole hours are stored; the rest of what lost logs took, up to the cut, is looked up. */
+/* Whole hours are stored; the rest of what lost logs took, up to the cut, is looked up. What
+ * its own log has told after all does not count twice. */
 static enum err
 recount_count(struct counting *counting, struct why *why)
 {
@@ -131,13 +132,14 @@ recount_count(struct counting *counting, struct why *why)
         close_time(counting->quarter_from_ms * 1000, quarter_from),
         close_time(counting->quarter_to_ms * 1000, quarter_to)};
     struct pg_result *result = NULL;
-    enum err err =
-        pg_exec(run->in->pg,
-                "SELECT account_id, campaign_id, sum(clicks)::bigint, spool FROM "
-                "received_recount "
-                "WHERE hour >= $1 AND hour < $2 AND quarter >= $3 AND quarter < $4 "
-                "GROUP BY 1, 2, 4",
-                params, 4, &result, why);
+    enum err err = pg_exec(
+        run->in->pg,
+        "SELECT account_id, campaign_id, sum(clicks)::bigint, spool FROM "
+        "received_recount r WHERE hour >= $1 AND hour < $2 AND quarter >= "
+        "$3 AND quarter < $4 AND NOT EXISTS (SELECT 1 FROM received_count t "
+        "WHERE t.hour = r.hour AND t.incarnation = r.incarnation) "
+        "GROUP BY 1, 2, 4",
+        params, 4, &result, why);
 
     for (int i = 0; err == ERR_OK && i < pg_rows(result); i++) {
         const struct counted counted = {.account = (uint32_t)pg_i64(result, i, 0),

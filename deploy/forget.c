@@ -44,8 +44,8 @@ topic_hear(struct control *control, uint64_t id, struct heard *heard)
 {
     struct control_spool spool;
 
-    *heard = (struct heard){
-        .answers = control_sync(control, HEAR_US, &heard->away) == ERR_OK};
+    *heard = (struct heard){.answers = false};
+    heard->answers = control_sync(control, HEAR_US, &heard->away) == ERR_OK;
     heard->known =
         control_spool_get(control, &spool, NULL) == ERR_OK && spool.spool_id == id;
     if (heard->known) {

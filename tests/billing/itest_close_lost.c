@@ -1,6 +1,7 @@
 /* Days that are closed although an ingest log is lost: what it had told stays exact, what it had
  * not is counted from the archive, by name. */
 #include "billing/invoice.h"
+#include "billing/recount.h"
 #include "tests/billing/close_fixture.h"
 
 #define D1 "2026-03-02"
@@ -200,6 +201,34 @@ test_hours_that_another_log_has_not_told_wait_for_it(void)
     house_close(&h);
 }
 
+/* Nobody knew of log 9 when its clicks were counted as those of 7; then it tells them. */
+static void
+test_a_log_that_is_heard_of_late_counts_itself(void)
+{
+    struct house h;
+    bool any = false;
+
+    lost_open(&h);
+    ours_goes_on(&h);
+    lost_known(&h);
+    house_judge(&h, at("2026-03-03T12:00:00Z"));
+    int64_t stored_us;
+    MUST(received_store(h.log, h.pg, &stored_us, why));
+    const struct recount_input in = {h.pg, h.log, h.f.archive,
+                                     at("2026-03-03T12:00:00Z")};
+    for (int i = 0; i < 2; i++)
+        MUST(recount_store(&in, &any, why));
+    CHECK(any && house_number(&h, "SELECT sum(clicks) FROM received_recount") == 7);
+    house_sql(&h, "INSERT INTO received_count VALUES ('2026-03-02T12:00Z', 9, 700, "
+                  "1, 'shoes', '2026-03-02T12:15Z', 5), ('2026-03-02T12:00Z', 9, "
+                  "700, 1, 'yen', '2026-03-02T12:30Z', 2)");
+    struct close_result r =
+        house_close_day(&h, day_of(D1), at("2026-03-03T12:00:00Z"));
+    CHECK(r.runs_new == 4 && r.clicks == 16 && r.recounted == 0);
+    house_check(&h);
+    house_close(&h);
+}
+
 /* A forced cut inside the very hour. The clicks until the cut are looked up, and later, when the
  * hour is over, stored; each is named once. */
 static void
@@ -366,6 +395,7 @@ main(void)
     test_what_it_had_told_and_what_others_count_stays_exact();
     test_clicks_after_it_was_lost_are_not_its();
     test_hours_that_another_log_has_not_told_wait_for_it();
+    test_a_log_that_is_heard_of_late_counts_itself();
     test_a_forced_cut_inside_the_lost_hour();
     test_a_log_that_is_lost_after_a_run();
     test_giving_a_log_up();
