@@ -57,16 +57,19 @@ metrics_declare(struct shared *s)
                      "addresses pushed out of a full table");
 }
 
-struct metric *
-part_lag_metric(const struct shared *shared, uint32_t partition)
+void
+part_lag_declare(struct part *part)
 {
     char labels[32];
 
-    if (shared->partitions > LAG_METRICS_MAX)
-        return NULL;
-    (void)snprintf(labels, sizeof(labels), "partition=\"%u\"", partition);
-    return metric_gauge("clickledger_aggregate_lag_records", labels,
-                        "clicks in the log that are not in Redis");
+    if (part->shared->partitions > LAG_METRICS_MAX)
+        return;
+    (void)snprintf(labels, sizeof(labels), "partition=\"%u\"", part->partition);
+    part->lag.records = metric_gauge("clickledger_aggregate_lag_records", labels,
+                                     "clicks in the log that are not in Redis");
+    part->lag.seconds =
+        metric_gauge("clickledger_aggregate_lag_seconds", labels,
+                     "age by receipt of the oldest click that is not in Redis");
 }
 
 static enum err

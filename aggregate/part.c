@@ -25,7 +25,7 @@ part_open(struct part *part, struct shared *shared, uint32_t partition,
 
     *part =
         (struct part){.shared = shared, .partition = partition, .state = PART_IDLE};
-    part->lag = part_lag_metric(shared, partition);
+    part_lag_declare(part);
     part->judged = calloc(PART_UNFLUSHED_MAX + PART_BATCH, sizeof(uint64_t));
     if (part->judged == NULL)
         return err_set(why, ERR_NOMEM, "aggregate: no memory for partition %u",

@@ -122,7 +122,11 @@ struct part {
     bool stalled;
     char trouble[TROUBLES_N]
                 [256]; /* the last one told, so that each is told once */
-    struct metric *lag;
+    struct {
+        struct metric *records, *seconds; /* NULL: too many partitions */
+        int64_t since_us; /* of a lag of which nothing is read yet; 0: none */
+        uint64_t flushed; /* then */
+    } lag;
     struct windows_stats told; /* what the metrics have */
     _Atomic uint64_t flushed_shared;
 };
@@ -151,8 +155,11 @@ void part_reset(struct part *part);
 size_t part_read(struct part *part, struct tools *tools);
 /* Adds what has been counted since the last call to the metrics. */
 void part_metrics(struct part *part, const struct windows_stats *stats);
-/* NULL when there are too many partitions for one each. (aggregate.c) */
-struct metric *part_lag_metric(const struct shared *shared, uint32_t partition);
+/* None when there are too many partitions for one each. (aggregate.c) */
+void part_lag_declare(struct part *part);
+/* How late it is, which the metrics get too; 0 at the end of the log. end: the log's.
+ * (tenure.c) */
+int64_t part_lag_us(struct part *part, uint64_t end, int64_t now_us);
 /* Stands still: told once, and a metric. It is over: part_moves. (gap.c) */
 void part_stall(struct part *part, const char *what, const struct why *why);
 void part_moves(struct part *part);

@@ -69,10 +69,35 @@ tenure_end(struct part *part, int64_t now_us)
     part->building = false;
     part->read_next = part->flushed = part->inflight = part->sending = 0;
     part->sweep_us = 0;
-    if (part->lag != NULL)
-        metric_set(part->lag, 0);
+    part->oldest_us = 0;
+    (void)part_lag_us(part, 0, now_us);
     part->follow_until_us = now_us + PART_FOLLOW_S * CLOCK_SECOND_US;
     clicklog_let_go(part->shared->deps.log, part->partition);
+}
+
+/* The receipt of what was read is known; what is not read, since the partition stands still,
+ * is late at least since it was seen. */
+int64_t
+part_lag_us(struct part *part, uint64_t end, int64_t now_us)
+{
+    uint64_t records =
+        part->state != PART_IDLE && end > part->flushed ? end - part->flushed : 0;
+    int64_t since_us = records == 0 ? 0 : part->oldest_us;
+
+    if (records == 0 || part->flushed != part->lag.flushed)
+        part->lag.since_us = 0;
+    if (records > 0 && part->lag.since_us == 0)
+        part->lag.since_us = now_us;
+    part->lag.flushed = part->flushed;
+    if (since_us == 0 || (records > 0 && part->lag.since_us < since_us))
+        since_us = part->lag.since_us;
+    if (part->lag.records != NULL) {
+        metric_set(part->lag.records, (int64_t)records);
+        metric_set(part->lag.seconds, since_us == 0 || since_us > now_us
+                                          ? 0
+                                          : (now_us - since_us) / CLOCK_SECOND_US);
+    }
+    return since_us == 0 || since_us > now_us ? 0 : now_us - since_us;
 }
 
 void

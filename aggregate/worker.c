@@ -316,17 +316,13 @@ house_keep(struct worker *w)
     for (uint32_t i = 0; i < w->parts_n; i++) {
         struct part *part = &w->parts[i];
         struct windows_stats stats;
-        uint64_t next;
+        int64_t late_us =
+            part_lag_us(part, clicklog_end(w->shared->deps.log, part->partition),
+                        w->tools.now_us);
 
         windows_stats_get(part->windows, &stats);
         rows += stats.rows;
-        if (part->oldest_us > 0 && w->tools.now_us - part->oldest_us > lag_us)
-            lag_us = w->tools.now_us - part->oldest_us;
-        if (part->lag != NULL && part->state != PART_IDLE) {
-            next = clicklog_end(w->shared->deps.log, part->partition);
-            metric_set(part->lag,
-                       next > part->flushed ? (int64_t)(next - part->flushed) : 0);
-        }
+        lag_us = late_us > lag_us ? late_us : lag_us;
         part_metrics(part, &stats);
         tenure_rest(part, w->tools.now_us);
         if (part->sweep_us > 0 && part->state == PART_RUN)

@@ -15,7 +15,7 @@
 
 struct metric;
 
-enum { METRICS_MAX = 512 };
+enum { METRICS_MAX = 1024 };
 
 /* labels is NULL or text such as reason="duplicate"; the same (name, labels) gives
  * the same metric. Never NULL: past METRICS_MAX it aborts. */

@@ -8,6 +8,8 @@
 
 #include <cmocka.h>
 
+#include "common/clock.h"
+
 static void
 test_each_state_and_owner_has_one_answer(void **state)
 {
@@ -90,6 +92,43 @@ test_leaving_is_given_up_within_half_a_session(void **state)
     assert_int_equal(tenure_leave_until_us(&part, 1000000), 6000000);
 }
 
+static void
+test_a_lag_is_as_old_as_its_oldest_click_or_the_standstill(void **state)
+{
+    struct part part = {.state = PART_RUN, .flushed = 10};
+    const int64_t s = CLOCK_SECOND_US, now = 1000 * CLOCK_SECOND_US;
+
+    (void)state;
+    part.lag.records = metric_gauge("records", NULL, "");
+    part.lag.seconds = metric_gauge("seconds", NULL, "");
+    assert_int_equal(part_lag_us(&part, 10, now), 0);
+    assert_int_equal(part_lag_us(&part, 12, now), 0); /* just come */
+    part.oldest_us = now - 5 * s;
+    assert_int_equal(part_lag_us(&part, 13, now + s), 6 * s);
+    assert_int_equal(metric_value(part.lag.records), 3);
+    assert_int_equal(metric_value(part.lag.seconds), 6);
+    part.flushed = 13;
+    part.oldest_us = 0;
+    assert_int_equal(part_lag_us(&part, 13, now + 2 * s), 0);
+    assert_int_equal(metric_value(part.lag.seconds), 0);
+    /* nothing can be read: the lag grows all the same */
+    part.state = PART_CLAIM;
+    assert_int_equal(part_lag_us(&part, 20, now + 3 * s), 0);
+    assert_int_equal(part_lag_us(&part, 90, now + 63 * s), 60 * s);
+    assert_int_equal(metric_value(part.lag.seconds), 60);
+    part.flushed = 15; /* it moves */
+    assert_int_equal(part_lag_us(&part, 90, now + 64 * s), 0);
+    assert_int_equal(metric_value(part.lag.records), 75);
+    part.oldest_us = now + 70 * s; /* a clock that is ahead */
+    assert_int_equal(part_lag_us(&part, 90, now + 64 * s), 0);
+    part.state = PART_IDLE; /* another's */
+    part.oldest_us = 0;
+    assert_int_equal(part_lag_us(&part, 99, now + 99 * s), 0);
+    assert_int_equal(metric_value(part.lag.records), 0);
+    part.lag.records = part.lag.seconds = NULL;
+    assert_int_equal(part_lag_us(&part, 99, now + 99 * s), 0);
+}
+
 int
 main(void)
 {
@@ -99,6 +138,8 @@ main(void)
         cmocka_unit_test(
             test_a_partition_is_settled_when_nothing_of_it_is_only_in_memory),
         cmocka_unit_test(test_leaving_is_given_up_within_half_a_session),
+        cmocka_unit_test(
+            test_a_lag_is_as_old_as_its_oldest_click_or_the_standstill),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
