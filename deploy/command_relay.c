@@ -179,7 +179,8 @@ command_relay(const struct command *c, struct config *config, struct args *args)
     int64_t offset = args_number(args, "--offset", 0, INT64_MAX, -1);
     bool json = args_flag(args, "--json"), force = args_flag(args, "--force");
     const char *verb = args_word(args);
-    const struct forget forget = {args_word(args), force, json};
+    bool forgets = verb != NULL && strcmp(verb, "forget") == 0;
+    const struct forget forget = {forgets ? args_word(args) : NULL, force, json};
     struct why why = {{0}};
 
     if (verb == NULL && kafka_wanted(config))
@@ -197,8 +198,7 @@ command_relay(const struct command *c, struct config *config, struct args *args)
                 "clickledger relay: say nothing, status, rewind or forget\n");
         return EXIT_USAGE;
     }
-    enum err err = strcmp(verb, "forget") == 0
-                       ? spool_forget(config, &forget, &why)
-                       : verb_run(config, verb, json, partition, offset, &why);
+    enum err err = forgets ? spool_forget(config, &forget, &why)
+                           : verb_run(config, verb, json, partition, offset, &why);
     return err == ERR_OK ? EXIT_GOOD : command_failed(c, err, &why);
 }

@@ -125,6 +125,30 @@ class CommandLine(unittest.TestCase):
         self.assertEqual(code, 78, err)
         self.assertIn("CLICKLEDGER_INGEST_PORT", err)
 
+    def test_relay_and_run_say_how_they_are_used(self):
+        kafka = "--kafka.brokers=127.0.0.1:1"
+        none = f"--data.dir={self.dir.name}/none"
+        for words, code, named in (
+                (["relay"], 78, "kafka.brokers"),
+                (["relay", "nonsense"], 2, "status, rewind or forget"),
+                (["relay", "status"], 2, "kafka.brokers"),
+                (["relay", "status", "more", kafka], 2, "more"),
+                (["relay", "rewind", "more", kafka], 2, "more"),
+                (["relay", "rewind", "--partition", "x"], 2, "--partition"),
+                (["relay", "rewind", "--offset", "-1"], 2, "--offset"),
+                (["relay", "forget", kafka], 2, "16 hexadecimal"),
+                (["relay", "forget", "xyz", kafka], 2, "16 hexadecimal"),
+                (["relay", "forget", "0123456789abcdef", "more", kafka], 2, "more"),
+                (["relay", "status", kafka, none], 1, "no log"),
+                (["relay", "rewind", "--partition", "0", kafka, none], 1, "no log"),
+                (["run", "--without", "nonsense"], 2, "nonsense"),
+                (["run", "--without", "archive,,relay"], 2, "--without"),
+                (["run", "--without"], 2, "--without")):
+            got, out, err = run(*words)
+            self.assertEqual((got, out), (code, ""), (words, err))
+            self.sentence(err)
+            self.assertIn(named, err, words)
+
     def test_config_check_looks_at_all_of_kafkas_settings(self):
         self.assertEqual(run("config", "check", "--kafka.brokers=a:1,b:2")[:2], (0, "configuration is good\n"))
         bad = self.file("properties", "ssl.key.location=/x\nacks=0\n")
