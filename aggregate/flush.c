@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/clock.h"
 
@@ -91,7 +92,7 @@ part_blocks(const struct part *part, struct verdictlog_block *blocks, size_t max
 {
     size_t n = 0;
 
-    for (uint32_t i = 0; i < part->judged_n && n < max;) {
+    for (uint32_t i = part->judged_done; i < part->judged_n && n < max;) {
         uint32_t from = i;
 
         while (i < part->judged_n && part->judged[i] != 0 &&
@@ -114,10 +115,20 @@ void
 part_recorded(struct part *part)
 {
     uint64_t next = part->judged_base + part->judged_n;
+    uint32_t counted = part->judged_n;
 
     if (part->judged_n > 0 && next > part->recorded_next)
         part->recorded_next = next;
-    part->judged_n = 0;
+    if (next > part->read_next)
+        counted = part->read_next > part->judged_base
+                      ? (uint32_t)(part->read_next - part->judged_base)
+                      : 0;
+    /* A batch that waits for Redis is read again, and must find its own verdicts. */
+    part->judged_n -= counted;
+    part->judged_base += counted;
+    memmove(part->judged, part->judged + counted,
+            part->judged_n * sizeof(part->judged[0]));
+    part->judged_done = part->judged_n;
 }
 
 /* --- the command --- */
@@ -303,7 +314,7 @@ flush_send(struct flush *f, struct part *part, struct tools *tools, struct why *
     size_t keys;
     enum err err;
 
-    assert(part->state == PART_RUN && part->judged_n == 0);
+    assert(part->state == PART_RUN && part->judged_n == part->judged_done);
     windows_derive(part->windows);
     if (windows_failed(w))
         return err_set(why, ERR_NOMEM, "aggregate: no memory for windows");

@@ -49,7 +49,8 @@ part_close(struct part *part)
 void
 part_reset(struct part *part)
 {
-    assert(part->judged_n == 0);
+    assert(part->judged_n == part->judged_done);
+    part->judged_n = part->judged_done = 0;
     windows_clear(part->windows);
     part->state = PART_CLAIM;
     part->oldest_us = 0;

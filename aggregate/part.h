@@ -10,7 +10,8 @@
  *   inflight    the highest offset of a flush whose answer is not known; else == flushed
  *   sending     the offset that the flush now under way stores
  *   read_next   counted in memory
- *   judged      [judged_base, judged_base + judged_n): verdicts made and not yet on record
+ *   judged      [judged_base, judged_base + judged_n): verdicts made and not yet on record,
+ *               or not yet counted: what is on record may be elsewhere, and come back late
  *   fed_next    the fraud tables have seen everything below it: nothing is fed twice
  *
  * Nothing is forgotten before its verdict is durable: every way back (reset) records first,
@@ -112,6 +113,7 @@ struct part {
     uint64_t *judged;
     uint64_t judged_base;
     uint32_t judged_n;
+    uint32_t judged_done; /* of these on record, but not counted yet */
     struct seqs seqs;
     int64_t event_ms, started_us, retry_us, flush_retry_us, last_flush_us,
         last_evict_us;

@@ -31,8 +31,8 @@ bool
 tenure_settled(const struct part *part)
 {
     return part->state != PART_RUN ||
-           (part->judged_n == 0 && part->flushed == part->read_next &&
-            part->inflight == part->flushed);
+           (part->judged_n == part->judged_done &&
+            part->flushed == part->read_next && part->inflight == part->flushed);
 }
 
 int64_t
@@ -58,7 +58,8 @@ tenure_end(struct part *part, int64_t now_us)
                            : "not all could be flushed: whoever has it next counts "
                              "on from Redis's offset, %" PRIu64 " or later",
                    part->flushed);
-    part->judged_n = 0; /* before fed_next: judged by the click alone, if again */
+    part->judged_n = part->judged_done =
+        0; /* before fed_next: judged by the click alone, if again */
     part_moves(part);
     part->gap = (struct gap){0};
     for (int i = 0; i < TROUBLES_N; i++)

@@ -65,7 +65,7 @@ record(struct worker *w)
         return false;
     for (uint32_t i = 0; i < w->parts_n; i++) {
         n += part_blocks(&w->parts[i], w->blocks + n, BLOCKS_MAX - n);
-        verdicts += w->parts[i].judged_n;
+        verdicts += w->parts[i].judged_n - w->parts[i].judged_done;
     }
     /* More holes than blocks: the rest would be taken for recorded. */
     if (n == BLOCKS_MAX) {
