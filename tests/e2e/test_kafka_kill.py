@@ -122,8 +122,14 @@ class KillTest:
 
     def round(self, what, act, argument):
         self.pause(0.05, 0.6)
+        # Members come and go all through, also while something else goes wrong.
+        guest = "a member" not in what and self.rng.random() < 0.3
+        if guest:
+            self.stack.start("aggregate3", dynamic=True)
         began = time.monotonic()
         act(argument)
+        if guest:
+            self.rng.choice((self.stack.kill, self.stack.end))("aggregate3")
         before = self.load.acknowledged()
         wait_for(f"clicks are taken again after: {what}", 40,
                  lambda: self.load.acknowledged() > before, 0.02)
@@ -134,9 +140,16 @@ class KillTest:
         except harness.Failed as why:
             raise harness.Failed(f"after: {what}: {why}") from why
         self.stack.all_alive()
+        self.facts_stand(what)
         took = time.monotonic() - began
         self.slowest[what] = max(self.slowest.get(what, 0), took)
         return taken, took
+
+    def facts_stand(self, what):
+        """Nobody has met two different verdicts of one owner for one click."""
+        for name in (*PROCESSES, "aggregate3"):
+            bad = self.stack.said(name, "verdicts_skipped")
+            check(not bad, f"after: {what}: {name}: {bad}")
 
     # -- one of three, two of three ---------------------------------------------------------
 
