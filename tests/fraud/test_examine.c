@@ -143,7 +143,7 @@ the_first_match_that_is_not_in_shadow_is_primary(void **state)
             assert_int_equal(v.reason, want);
             assert_int_equal(v.kind, reason_info((enum reason)want)->verdict);
             assert_int_equal(v.reasons, reasons);
-            assert_int_equal(v.ruleset, 1);
+            assert_int_equal(v.ruleset, ruleset_number(house->set));
             assert_int_equal(v.master, house->master->version);
         }
 }
