@@ -13,7 +13,8 @@ enum {
     POLL_MS = 100,
     LIST_MAX = 512,
     POLL_INTERVAL_MS = 300000,
-    PAUSE_S_MAX = 300, /* of a member that is fenced again and again */
+    HEARTBEAT_MS_MAX = 1000, /* a member hears of a rebalance by its heartbeats */
+    PAUSE_S_MAX = 300,       /* of a member that is fenced again and again */
 };
 
 static struct timespec
@@ -274,7 +275,9 @@ conf_make(struct group *group, rd_kafka_conf_t **conf, struct why *why)
     enum err err;
 
     (void)snprintf(session, sizeof(session), "%" PRId64, session_ms);
-    (void)snprintf(heartbeat, sizeof(heartbeat), "%" PRId64, session_ms / 3);
+    (void)snprintf(heartbeat, sizeof(heartbeat), "%" PRId64,
+                   session_ms / 3 < HEARTBEAT_MS_MAX ? session_ms / 3
+                                                     : HEARTBEAT_MS_MAX);
     (void)snprintf(interval, sizeof(interval), "%" PRId64,
                    session_ms > POLL_INTERVAL_MS ? session_ms : POLL_INTERVAL_MS);
     (void)snprintf(instance, sizeof(instance), "%s-%s", config->kafka_instance_id,
