@@ -20,6 +20,7 @@ enum {
     RECORD_RETRY_US = 200000,
     BLOCKS_MAX = 4096, /* of verdicts in one transaction */
     STOP_TRIES = 20,   /* turns to flush at stop */
+    EASE_PARTS = 5,    /* at ease: one part of its time and less is work */
 };
 
 struct worker {
@@ -32,6 +33,7 @@ struct worker {
     uint32_t parts_n, index, workers;
     uint64_t seen; /* of clicklog_wait */
     int64_t flushed_us, house_us, record_retry_us;
+    int64_t work_us; /* read and counted since the last flush */
     char record_trouble[256];
     struct metric *rows, *lag_seconds;
     pthread_t thread;
@@ -110,7 +112,9 @@ flush_interval_us(const struct worker *w)
             return shortest;
         fields = changed > fields ? changed : fields;
     }
-    if (fields <= config->aggregate_flush_fields)
+    /* Longer is for throughput: a worker at ease need not. */
+    if (fields <= config->aggregate_flush_fields ||
+        EASE_PARTS * w->work_us <= w->tools.now_us - w->flushed_us)
         return shortest;
     us = shortest * fields / config->aggregate_flush_fields;
     if (longest < shortest)
@@ -345,6 +349,7 @@ static size_t
 turn(struct worker *w)
 {
     struct tools *t = &w->tools;
+    int64_t began_us = clock_mono_us();
     size_t n = 0;
 
     t->now_us = clock_now_us();
@@ -353,9 +358,11 @@ turn(struct worker *w)
     for (uint32_t i = 0; i < w->parts_n; i++)
         if (tenure_look(w, &w->parts[i]) && master_ready(t->master))
             n += part_turn(w, &w->parts[i]);
+    w->work_us += clock_mono_us() - began_us;
     t->now_us = clock_now_us();
     if (flush_due(w)) {
         w->flushed_us = t->now_us;
+        w->work_us = 0;
         (void)flush_all(w);
     }
     house_keep(w);

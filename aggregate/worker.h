@@ -5,8 +5,8 @@
  *   verdicts of all (one sync), send all flushes, take all answers
  *
  * Flushes come every aggregate.flush_ms; when more than aggregate.flush_fields fields of a
- * partition have changed, later in proportion, up to aggregate.flush_ms_max: a field that
- * changes again meanwhile is written once.
+ * partition have changed and the worker is not at ease, later in proportion, up to
+ * aggregate.flush_ms_max: a field that changes again meanwhile is written once.
  *
  * Threads  worker_start makes one; worker_stop joins it.
  */
