@@ -79,26 +79,6 @@ clicklog_kafka_wake(struct clicklog_kafka *kafka)
 
 /* --- questions to the brokers --- */
 
-/* With the handle that fetches, to wake it: rd_kafka_query_watermark_offsets never returns
- * while a broker is away (librdkafka 2.0.2); this one keeps its time. */
-static enum err
-offset_ask(struct clicklog_kafka *kafka, rd_kafka_t *rk, uint32_t partition,
-           int64_t when, int timeout_ms, int64_t *offset, struct why *why)
-{
-    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
-    rd_kafka_topic_partition_t *asked =
-        rd_kafka_topic_partition_list_add(list, kafka->topic, (int32_t)partition);
-    rd_kafka_resp_err_t code;
-
-    asked->offset = when;
-    code = rd_kafka_offsets_for_times(rk, list, timeout_ms);
-    if (code == RD_KAFKA_RESP_ERR_NO_ERROR)
-        code = asked->err;
-    *offset = asked->offset;
-    rd_kafka_topic_partition_list_destroy(list);
-    return kafka_error(code, kafka->topic, "ask for an offset", why);
-}
-
 enum err
 kafka_offset_ask(struct clicklog_kafka *kafka, uint32_t partition, int64_t when,
                  int timeout_ms, int64_t *offset, struct why *why)
@@ -132,15 +112,15 @@ clicklog_kafka_range(struct clicklog_kafka *kafka, uint32_t partition,
 
 /* --- the keeper --- */
 
-/* Asks the leader of a partition for its end, which also wakes librdkafka's thread of it
- * when that sleeps on full queues. */
+/* Asks the leader of a partition for its end by the handle that fetches, which also wakes
+ * librdkafka's thread of it when that sleeps on full queues. */
 static void
 end_ask(struct clicklog_kafka *kafka, uint32_t p)
 {
     int64_t high;
 
-    if (offset_ask(kafka, kafka->rk, p, RD_KAFKA_OFFSET_END, END_WAIT_MS, &high,
-                   NULL) != ERR_OK ||
+    if (kafka_offset_get(kafka->rk, kafka->topic, (int32_t)p, RD_KAFKA_OFFSET_END,
+                         END_WAIT_MS, &high) != RD_KAFKA_RESP_ERR_NO_ERROR ||
         high < 0)
         return;
     atomic_store(&kafka->parts[p].end, (uint64_t)high);

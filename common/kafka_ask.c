@@ -32,9 +32,9 @@ kafka_ask_close(struct kafka_ask *ask)
     ask->rk = NULL;
 }
 
-static rd_kafka_resp_err_t
-offset_ask(rd_kafka_t *rk, const char *topic, int32_t partition, int64_t when,
-           int timeout_ms, int64_t *offset)
+rd_kafka_resp_err_t
+kafka_offset_get(rd_kafka_t *rk, const char *topic, int32_t partition, int64_t when,
+                 int timeout_ms, int64_t *offset)
 {
     rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
     rd_kafka_topic_partition_t *asked =
@@ -69,14 +69,15 @@ kafka_ask_offset(struct kafka_ask *ask, int32_t partition, int64_t when,
     const char *topic = rd_kafka_topic_name(ask->topic);
     const rd_kafka_metadata_t *metadata = NULL;
     rd_kafka_resp_err_t code =
-        offset_ask(ask->rk, topic, partition, when, timeout_ms, offset);
+        kafka_offset_get(ask->rk, topic, partition, when, timeout_ms, offset);
 
     (void)rd_kafka_poll(ask->rk, 0); /* errors */
     if (leader_moved(code) &&
         rd_kafka_metadata(ask->rk, 0, ask->topic, &metadata, timeout_ms) ==
             RD_KAFKA_RESP_ERR_NO_ERROR) {
         rd_kafka_metadata_destroy(metadata);
-        code = offset_ask(ask->rk, topic, partition, when, timeout_ms, offset);
+        code =
+            kafka_offset_get(ask->rk, topic, partition, when, timeout_ms, offset);
     }
     return kafka_error(code, topic, "cannot ask for an offset", why);
 }

@@ -75,6 +75,11 @@ struct kafka_ask {
 /* What was made stays the caller's on failure. */
 enum err kafka_ask_open(struct kafka_ask *ask, const struct config *config,
                         const char *topic, struct why *why);
+/* The question itself, with any handle. rd_kafka_query_watermark_offsets never returns while
+ * a broker is away (librdkafka 2.0.2); this one keeps its time. */
+rd_kafka_resp_err_t kafka_offset_get(rd_kafka_t *rk, const char *topic,
+                                     int32_t partition, int64_t when,
+                                     int timeout_ms, int64_t *offset);
 void kafka_ask_close(struct kafka_ask *ask);
 /* The first offset whose message time, in milliseconds, is `when` or later (-1: none), or
  * RD_KAFKA_OFFSET_BEGINNING, RD_KAFKA_OFFSET_END. */
