@@ -13,6 +13,7 @@
 #include "common/file.h"
 #include "common/kafka.h"
 #include "deploy/session.h"
+#include "deploy/stages.h"
 #include "ingest/relay.h"
 #include "schema/manifest.h"
 #include "schema/text.h"
@@ -91,17 +92,10 @@ log_open(const struct config *config, struct clicklog **log, struct why *why)
     char dir[FILE_PATH_MAX];
 
     (void)snprintf(dir, sizeof(dir), "%s/log", config->data_dir);
-    const struct clicklog_config cfg = {
-        .dir = dir,
-        .partitions = (uint32_t)config->clicklog_partitions,
-        .map_bytes = (uint64_t)config->clicklog_map_bytes,
-        .bytes_max = (uint64_t)config->clicklog_bytes_max,
-        .read_only = true,
-    };
     *log = NULL;
     if (access(dir, F_OK) != 0)
         return ERR_OK;
-    return clicklog_open(log, &cfg, why);
+    return stages_spool_open(config, true, log, why);
 }
 
 /* With Kafka: how much of it the brokers have. */

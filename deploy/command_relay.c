@@ -33,26 +33,17 @@ view_close(struct relay_view *view)
 static enum err
 view_open(struct relay_view *view, const struct config *config, struct why *why)
 {
-    char path[FILE_PATH_MAX];
-
     *view = (struct relay_view){0};
     if (!kafka_wanted(config))
         return err_set(why, ERR_INVALID,
                        "kafka.brokers is empty: there is nothing to relay to");
-    (void)snprintf(path, sizeof(path), "%s/log", config->data_dir);
-    (void)snprintf(view->dir, sizeof(view->dir), "%s/relay", config->data_dir);
-    const struct clicklog_config cfg = {
-        .dir = path,
-        .partitions = (uint32_t)config->clicklog_partitions,
-        .map_bytes = (uint64_t)config->clicklog_map_bytes,
-        .bytes_max = (uint64_t)config->clicklog_bytes_max,
-        .read_only = true,
-    };
-    enum err err = clicklog_open(&view->log, &cfg, why);
+    relay_dir(config, view->dir);
+    enum err err = stages_spool_open(config, true, &view->log, why);
     if (err == ERR_OK)
         err = relay_cursor_open(&view->cursor, view->dir, view->log, why);
     if (err == ERR_OK)
-        err = control_open(&view->control, config, cfg.partitions, why);
+        err = control_open(&view->control, config, clicklog_partitions(view->log),
+                           why);
     if (err != ERR_OK)
         view_close(view);
     return err;

@@ -104,34 +104,28 @@ ends_take(struct doctor *doctor)
 static void
 log_look(struct doctor *doctor)
 {
+    uint64_t bytes_max = (uint64_t)doctor->config->clicklog_bytes_max;
     char dir[FILE_PATH_MAX], text[512];
     struct clicklog_stats stats;
     struct why why = {{0}};
 
     (void)snprintf(dir, sizeof(dir), "%s/log", doctor->config->data_dir);
-    const struct clicklog_config cfg = {
-        .dir = dir,
-        .partitions = (uint32_t)doctor->config->clicklog_partitions,
-        .map_bytes = (uint64_t)doctor->config->clicklog_map_bytes,
-        .bytes_max = (uint64_t)doctor->config->clicklog_bytes_max,
-        .read_only = true,
-    };
     if (kafka_wanted(doctor->config) && access(dir, F_OK) != 0) {
         say(doctor, FINDING_NOTE, "log", "no spool here: ingest runs elsewhere",
             "");
         return;
     }
-    if (clicklog_open(&doctor->log, &cfg, &why) != ERR_OK) {
+    if (stages_spool_open(doctor->config, true, &doctor->log, &why) != ERR_OK) {
         say(doctor, FINDING_BAD, "log", why.text, "start `clickledger run`");
         return;
     }
     if (!kafka_wanted(doctor->config))
         ends_take(doctor);
     clicklog_stats_get(doctor->log, &stats);
-    bool full = stats.bytes_used > cfg.bytes_max / 10 * 9;
+    bool full = stats.bytes_used > bytes_max / 10 * 9;
     (void)snprintf(text, sizeof(text), "%llu MB of %llu MB",
                    (unsigned long long)(stats.bytes_used >> 20),
-                   (unsigned long long)(cfg.bytes_max >> 20));
+                   (unsigned long long)(bytes_max >> 20));
     say(doctor, full ? FINDING_BAD : FINDING_GOOD, "log", text,
         full ? "the archive does not keep up, or clicklog.bytes_max is too small"
              : "");

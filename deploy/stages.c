@@ -203,8 +203,7 @@ stages_start(struct stages *stages, const struct config *config, unsigned which,
         .config = config, .which = which, .locks = {-1, -1, -1, -1, -1, -1}};
     (void)snprintf(stages->archive_dir, sizeof(stages->archive_dir), "%s/archive",
                    config->data_dir);
-    (void)snprintf(stages->relay_dir, sizeof(stages->relay_dir), "%s/relay",
-                   config->data_dir);
+    relay_dir(config, stages->relay_dir);
     (void)snprintf(stages->judge_dir, sizeof(stages->judge_dir), "%s/judge",
                    config->data_dir);
     enum err err = file_mkdirs(config->data_dir, why);

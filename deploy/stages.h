@@ -25,6 +25,7 @@
 #include "common/config.h"
 #include "common/control.h"
 #include "common/err.h"
+#include "common/file.h"
 #include "common/http.h"
 #include "common/verdictlog.h"
 #include "dashboard/dashboard.h"
@@ -55,7 +56,7 @@ struct stages {
     unsigned which; /* bits of enum stage */
     char archive_dir[1024];
     char judge_dir[1024];
-    char relay_dir[1024];
+    char relay_dir[FILE_PATH_MAX];
     int locks[STAGES_N];  /* one process a stage and data directory; -1: not held */
     struct clicklog *log; /* the spool; NULL: not needed here */
     struct clicklog *aggregate_log,
@@ -82,6 +83,9 @@ void stages_stop(struct stages *stages);
 /* The stage of a command's name; 0: none. */
 unsigned stage_of(const char *name);
 
+/* DATA/log as the configuration has it; commands read it, ingest alone writes. */
+enum err stages_spool_open(const struct config *config, bool read_only,
+                           struct clicklog **out, struct why *why);
 /* The log and what reads it, of LMDB or of Kafka (deploy/stages_log.c). */
 enum err stages_log_open(struct stages *stages, struct why *why);
 void stages_log_close(struct stages *stages);

@@ -13,10 +13,10 @@
 
 enum { VERDICTS_MAP_GIB = 1024, RETRY_US = 500000, REPORT_MAX = 1 << 16 };
 
-static enum err
-spool_open(struct stages *stages, struct why *why)
+enum err
+stages_spool_open(const struct config *config, bool read_only,
+                  struct clicklog **out, struct why *why)
 {
-    const struct config *config = stages->config;
     char path[FILE_PATH_MAX];
 
     (void)snprintf(path, sizeof(path), "%s/log", config->data_dir);
@@ -25,10 +25,10 @@ spool_open(struct stages *stages, struct why *why)
         .partitions = (uint32_t)config->clicklog_partitions,
         .map_bytes = (uint64_t)config->clicklog_map_bytes,
         .bytes_max = (uint64_t)config->clicklog_bytes_max,
-        .read_only = (stages->which & STAGE_INGEST) == 0,
+        .read_only = read_only,
         .no_sync = config->clicklog_no_sync != 0,
     };
-    return clicklog_open(&stages->log, &cfg, why);
+    return clicklog_open(out, &cfg, why);
 }
 
 /* The archive alone keeps a copy of its own: LMDB has one writer. */
@@ -123,7 +123,8 @@ stages_log_open(struct stages *stages, struct why *why)
     enum err err = ERR_OK;
 
     if (!kafka || (stages->which & (STAGE_INGEST | STAGE_RELAY)) != 0)
-        err = spool_open(stages, why);
+        err = stages_spool_open(stages->config, (stages->which & STAGE_INGEST) == 0,
+                                &stages->log, why);
     if (err == ERR_OK && !kafka)
         stages->aggregate_log = stages->archive_log = stages->log;
     if (err == ERR_OK && kafka)
