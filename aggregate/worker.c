@@ -21,6 +21,15 @@ enum {
     BLOCKS_MAX = 4096, /* of verdicts in one transaction */
     STOP_TRIES = 20,   /* turns to flush at stop */
     EASE_PARTS = 5,    /* at ease: one part of its time and less is work */
+    SHARES = 4,        /* of the partitions, flushed in turn */
+};
+
+/* Partitions that are recorded and flushed together, parts[from] to parts[end - 1]. While
+ * Redis writes those of one share, the clicks of the others need not wait behind it. */
+struct share {
+    uint32_t from, end;
+    int64_t flushed_us;
+    int64_t work_us; /* the worker's, since then */
 };
 
 struct worker {
@@ -31,9 +40,9 @@ struct worker {
     struct part **sent;
     struct verdictlog_block *blocks;
     uint32_t parts_n, index, workers;
+    struct share shares[SHARES];
     uint64_t seen; /* of clicklog_wait */
-    int64_t flushed_us, house_us, record_retry_us;
-    int64_t work_us; /* read and counted since the last flush */
+    int64_t house_us, record_retry_us;
     char record_trouble[256];
     struct metric *rows, *lag_seconds;
     pthread_t thread;
@@ -55,9 +64,10 @@ record_failed(struct worker *w, const struct why *why)
     return false;
 }
 
-/* All verdicts not on record, durable. False: not yet, and nothing may be flushed. */
+/* All verdicts of a share not on record, durable. False: not yet, and nothing of it may be
+ * flushed. */
 static bool
-record(struct worker *w)
+record(struct worker *w, const struct share *share)
 {
     size_t n = 0;
     int64_t verdicts = 0;
@@ -65,7 +75,7 @@ record(struct worker *w)
 
     if (w->tools.now_us < w->record_retry_us)
         return false;
-    for (uint32_t i = 0; i < w->parts_n; i++) {
+    for (uint32_t i = share->from; i < share->end; i++) {
         n += part_blocks(&w->parts[i], w->blocks + n, BLOCKS_MAX - n);
         verdicts += w->parts[i].judged_n - w->parts[i].judged_done;
     }
@@ -79,7 +89,7 @@ record(struct worker *w)
         verdictlog_append(w->shared->deps.verdicts, w->blocks, n, &why) != ERR_OK)
         return record_failed(w, &why);
     w->record_trouble[0] = '\0';
-    for (uint32_t i = 0; i < w->parts_n; i++)
+    for (uint32_t i = share->from; i < share->end; i++)
         part_recorded(&w->parts[i]);
     metric_add(w->shared->metrics.recorded, verdicts);
     return true;
@@ -99,13 +109,13 @@ wants_flush(const struct worker *w, const struct part *part)
 }
 
 static int64_t
-flush_interval_us(const struct worker *w)
+flush_interval_us(const struct worker *w, const struct share *share)
 {
     const struct config *config = w->shared->config;
     int64_t shortest = config->aggregate_flush_ms * 1000;
     int64_t longest = config->aggregate_flush_ms_max * 1000, fields = 0, us;
 
-    for (uint32_t i = 0; i < w->parts_n; i++) {
+    for (uint32_t i = share->from; i < share->end; i++) {
         int64_t changed = (int64_t)windows_changed(w->parts[i].windows);
 
         if (w->parts[i].read_next - w->parts[i].flushed >= PART_UNFLUSHED_MAX)
@@ -114,7 +124,7 @@ flush_interval_us(const struct worker *w)
     }
     /* Longer is for throughput: a worker at ease need not. */
     if (fields <= config->aggregate_flush_fields ||
-        EASE_PARTS * w->work_us <= w->tools.now_us - w->flushed_us)
+        EASE_PARTS * share->work_us <= w->tools.now_us - share->flushed_us)
         return shortest;
     us = shortest * fields / config->aggregate_flush_fields;
     if (longest < shortest)
@@ -153,11 +163,11 @@ sent_lost(struct worker *w, uint32_t sent)
 }
 
 static uint32_t
-flush_send_all(struct worker *w)
+flush_send_all(struct worker *w, const struct share *share)
 {
     uint32_t sent = 0;
 
-    for (uint32_t i = 0; i < w->parts_n; i++) {
+    for (uint32_t i = share->from; i < share->end; i++) {
         struct part *part = &w->parts[i];
         struct why why;
         enum err err;
@@ -179,22 +189,24 @@ flush_send_all(struct worker *w)
     return sent;
 }
 
-/* True if nothing is left to flush. */
+/* True if nothing of it is left to flush. */
 static bool
-flush_all(struct worker *w)
+share_flush(struct worker *w, struct share *share)
 {
     int64_t began_us = clock_mono_us();
     uint32_t sent;
     struct why why;
     bool whole = true;
 
-    if (!record(w))
+    share->flushed_us = w->tools.now_us;
+    share->work_us = 0;
+    if (!record(w, share))
         return false;
     if (w->shared->hotstage != NULL)
         hotstage_send(w->shared->hotstage, w->index);
     if (!w->tools.script_loaded && flush_prepare(w->tools.redis, &why) == ERR_OK)
         w->tools.script_loaded = true;
-    sent = flush_send_all(w);
+    sent = flush_send_all(w, share);
     for (uint32_t i = 0; i < sent; i++)
         (void)flush_receive(w->sent[i], &w->tools, &why);
     for (uint32_t i = 0; i < sent; i++) {
@@ -204,7 +216,7 @@ flush_all(struct worker *w)
         if (part->state == PART_RUN && part->flushed == part->read_next)
             evict_if_due(w, part);
     }
-    for (uint32_t i = 0; i < w->parts_n; i++) {
+    for (uint32_t i = share->from; i < share->end; i++) {
         struct part *part = &w->parts[i];
 
         if (windows_failed(part->windows)) {
@@ -221,12 +233,23 @@ flush_all(struct worker *w)
     return whole;
 }
 
+/* True if nothing is left to flush. */
 static bool
-flush_due(const struct worker *w)
+flush_all(struct worker *w)
 {
-    if (w->tools.now_us - w->flushed_us < flush_interval_us(w))
+    bool whole = true;
+
+    for (uint32_t i = 0; i < SHARES; i++)
+        whole = share_flush(w, &w->shares[i]) && whole;
+    return whole;
+}
+
+static bool
+flush_due(const struct worker *w, const struct share *share)
+{
+    if (w->tools.now_us - share->flushed_us < flush_interval_us(w, share))
         return false;
-    for (uint32_t i = 0; i < w->parts_n; i++)
+    for (uint32_t i = share->from; i < share->end; i++)
         if (wants_flush(w, &w->parts[i]) || windows_failed(w->parts[i].windows))
             return true;
     return false;
@@ -253,30 +276,28 @@ lost_look(struct worker *w, struct part *part)
 
 /* The log has taken the partition from us. */
 static void
-leave(struct worker *w, struct part *part)
+leave(struct worker *w, struct share *share, struct part *part)
 {
     int64_t now_us = w->tools.now_us;
     int64_t until_us = tenure_leave_until_us(part, now_us);
 
-    if (!tenure_settled(part) && now_us < until_us) {
-        w->flushed_us = now_us;
-        (void)flush_all(w);
-    }
+    if (!tenure_settled(part) && now_us < until_us)
+        (void)share_flush(w, share);
     if (tenure_settled(part) || now_us >= until_us)
         tenure_end(part, now_us);
 }
 
 /* True while the partition is ours to read. */
 static bool
-tenure_look(struct worker *w, struct part *part)
+tenure_look(struct worker *w, struct share *share, struct part *part)
 {
     uint64_t owned = clicklog_owned(w->shared->deps.log, part->partition);
     enum tenure tenure = tenure_of(part->state, part->taken, owned);
 
     if (tenure == TENURE_LEAVE)
-        leave(w, part);
+        leave(w, share, part);
     if (tenure == TENURE_AGAIN) {
-        (void)record(w);
+        (void)record(w, share);
         tenure_end(part, w->tools.now_us);
         tenure = TENURE_TAKE;
     }
@@ -345,26 +366,37 @@ master_ready(const struct master *master)
     return master != NULL && (master->campaigns_n > 0 || master->keys_n > 0);
 }
 
+/* Reads what is new of a share, and flushes it if that is due. */
+static size_t
+share_turn(struct worker *w, struct share *share)
+{
+    struct tools *t = &w->tools;
+    int64_t began_us = clock_mono_us(), work_us;
+    size_t n = 0;
+
+    for (uint32_t i = share->from; i < share->end; i++)
+        if (tenure_look(w, share, &w->parts[i]) && master_ready(t->master))
+            n += part_turn(w, &w->parts[i]);
+    work_us = clock_mono_us() - began_us;
+    for (uint32_t i = 0; i < SHARES; i++)
+        w->shares[i].work_us += work_us;
+    t->now_us = clock_now_us();
+    if (flush_due(w, share))
+        (void)share_flush(w, share);
+    return n;
+}
+
 static size_t
 turn(struct worker *w)
 {
     struct tools *t = &w->tools;
-    int64_t began_us = clock_mono_us();
     size_t n = 0;
 
     t->now_us = clock_now_us();
     t->master = master_take(w->shared->deps.master);
     t->rules = ruleset_take(w->shared->deps.rules);
-    for (uint32_t i = 0; i < w->parts_n; i++)
-        if (tenure_look(w, &w->parts[i]) && master_ready(t->master))
-            n += part_turn(w, &w->parts[i]);
-    w->work_us += clock_mono_us() - began_us;
-    t->now_us = clock_now_us();
-    if (flush_due(w)) {
-        w->flushed_us = t->now_us;
-        w->work_us = 0;
-        (void)flush_all(w);
-    }
+    for (uint32_t i = 0; i < SHARES; i++)
+        n += share_turn(w, &w->shares[i]);
     house_keep(w);
     master_drop(w->shared->deps.master, t->master);
     ruleset_drop(w->shared->deps.rules, t->rules);
@@ -427,6 +459,21 @@ tools_open(struct worker *w, struct why *why)
     return ERR_OK;
 }
 
+/* Their first flushes are spread over the time between two. */
+static void
+shares_lay_out(struct worker *w)
+{
+    int64_t now_us = clock_now_us();
+    int64_t apart_us = w->shared->config->aggregate_flush_ms * 1000 / SHARES;
+
+    for (uint32_t i = 0; i < SHARES; i++)
+        w->shares[i] = (struct share){
+            .from = w->parts_n * i / SHARES,
+            .end = w->parts_n * (i + 1) / SHARES,
+            .flushed_us = now_us - apart_us * (int64_t)i,
+        };
+}
+
 static enum err
 parts_open(struct worker *w, struct why *why)
 {
@@ -442,6 +489,7 @@ parts_open(struct worker *w, struct why *why)
         err = part_open(&w->parts[n], w->shared, p, why);
         w->parts_n = ++n;
     }
+    shares_lay_out(w);
     return err;
 }
 

@@ -2,11 +2,12 @@
  * that the log gives it (aggregate/tenure.h).
  *
  *   claim those that need it -> read a batch of each -> when it is time: record the
- *   verdicts of all (one sync), send all flushes, take all answers
+ *   verdicts of a share of them (one sync), send its flushes, take the answers
  *
- * Flushes come every aggregate.flush_ms; when more than aggregate.flush_fields fields of a
- * partition have changed and the worker is not at ease, later in proportion, up to
- * aggregate.flush_ms_max: a field that changes again meanwhile is written once.
+ * A share is a quarter of the partitions. Each has its flush every aggregate.flush_ms, and
+ * they have them in turn; when more than aggregate.flush_fields fields of a partition have
+ * changed and the worker is not at ease, later in proportion, up to aggregate.flush_ms_max:
+ * a field that changes again meanwhile is written once.
  *
  * Threads  worker_start makes one; worker_stop joins it.
  */
