@@ -10,9 +10,8 @@
 
 enum {
     NUMBERS_TEXT_MAX = WINDOW_TOTALS_N * 21,
-    HEAD_ARGS = 5, /* epoch, offset's field, from, to, number of words of meta */
-    META_WORDS = 6,
-    ROW_WORDS = 3, /* command, expiry, number of words */
+    META_WORDS = 12,
+    ROW_WORDS = 4, /* command, key, totals */
     RETRY_US = 200000,
     TEXT_BYTES_MAX = 1 << 30,
     /* New ids of a row from which on one SET of its whole HyperLogLog (12 KB) costs Redis
@@ -20,34 +19,11 @@ enum {
     USERS_WHOLE_MIN = 48,
 };
 
-static const char flush_script[] =
-    "local o = redis.call('HMGET', KEYS[1], 'epoch', ARGV[2], 'dirty')\n"
-    "if o[1] ~= ARGV[1] then return redis.error_reply('EPOCH ' .. tostring(o[1])) "
-    "end\n"
-    "if o[2] ~= ARGV[3] then return redis.error_reply('OFFSET ' .. tostring(o[2])) "
-    "end\n"
-    "if o[3] ~= '0' then return redis.error_reply('DIRTY ' .. tostring(o[3])) end\n"
-    "if #KEYS > 1 then redis.call('HSET', KEYS[1], 'dirty', '1') end\n"
-    "local meta = tonumber(ARGV[5])\n"
-    "local a = 6 + meta\n"
-    "for k = 2, #KEYS do\n"
-    "  local command, key, last = ARGV[a], KEYS[k], a + 2 + tonumber(ARGV[a + 2])\n"
-    "  for i = a + 3, last, 4000 do\n"
-    "    redis.call(command, key, unpack(ARGV, i, math.min(i + 3999, last)))\n"
-    "  end\n"
-    "  redis.call('EXPIREAT', key, ARGV[a + 1])\n"
-    "  a = last + 1\n"
-    "end\n"
-    "redis.call('HSET', KEYS[1], ARGV[2], ARGV[4], 'dirty', '0', unpack(ARGV, 6, 5 "
-    "+ meta))\n"
-    "return 1\n";
-
+/* One command at a time. */
 struct flush {
     struct buf text; /* what words point into: room for all is taken first */
     struct str *words;
     size_t words_n, words_cap;
-    size_t keys_at; /* the next key's place */
-    char sha[41];
 };
 
 enum err
@@ -55,13 +31,10 @@ flush_open(struct flush **out, struct why *why)
 {
     struct flush *flush = calloc(1, sizeof(*flush));
 
-    static_assert(FLUSH_UNPACK_MAX == 4000,
-                  "as in the script; even, so no pair is cut");
     *out = flush;
     if (flush == NULL)
         return err_set(why, ERR_NOMEM, "aggregate: no memory for flushes");
     flush->text = BUF_MAX(TEXT_BYTES_MAX);
-    redis_script_sha(flush_script, flush->sha);
     return ERR_OK;
 }
 
@@ -74,17 +47,6 @@ flush_close(struct flush **flush)
     free((*flush)->words);
     free(*flush);
     *flush = NULL;
-}
-
-enum err
-flush_prepare(struct redis *redis, struct why *why)
-{
-    const struct str words[3] = {STR("SCRIPT"), STR("LOAD"), STR(flush_script)};
-    struct redis_reply *reply = NULL;
-    enum err err = redis_command(redis, words, 3, &reply, why);
-
-    redis_reply_free(&reply);
-    return err;
 }
 
 size_t
@@ -172,41 +134,10 @@ number_text(struct flush *f, uint64_t number)
     return numbers_text(f, &one, 1);
 }
 
-static void
-key_word(struct flush *f, uint32_t n)
-{
-    f->words[f->keys_at++] = text_take(f, n);
-}
-
-static bool
-is_whole(const struct window_dirty *dirty)
-{
-    return dirty->whole != NULL && dirty->users_n >= USERS_WHOLE_MIN;
-}
-
-/* Room for all words and texts of what is dirty: counted first, so that nothing moves. */
+/* Room for a command of so many words, with so many bytes of our own. */
 static enum err
-room_take(struct flush *f, const struct windows *w, size_t *keys, struct why *why)
+command_begin(struct flush *f, size_t words, size_t bytes, struct why *why)
 {
-    size_t rows = windows_dirty(w), lives = windows_lives(w), cells = 0, users = 0,
-           wholes = 0;
-    size_t words, bytes;
-
-    *keys = 1 + rows + lives;
-    for (uint32_t i = 0; i < rows; i++) {
-        struct window_dirty dirty;
-
-        windows_dirty_get(w, i, &dirty);
-        cells += dirty.cells_n;
-        users += dirty.users_n;
-        *keys += dirty.users_n > 0;
-        wholes += is_whole(&dirty);
-    }
-    words = 3 + HEAD_ARGS + META_WORDS + *keys * (1 + ROW_WORDS) + rows * 2 +
-            cells * 2 + users + lives * LIVE_STEPS * 2;
-    bytes = SEQS_TEXT_MAX + 32 * 24 + *keys * (REDISKEY_MAX + 2 * 24) +
-            rows * NUMBERS_TEXT_MAX + cells * WINDOW_CELL_N * 21 +
-            lives * LIVE_STEPS * (LIVE_TEXT_MAX + 4) + wholes * USERS_DENSE_BYTES;
     buf_reset(&f->text);
     f->words_n = 0;
     if (words > f->words_cap) {
@@ -225,36 +156,34 @@ room_take(struct flush *f, const struct windows *w, size_t *keys, struct why *wh
     return ERR_OK;
 }
 
-static void
-head_put(struct flush *f, const struct part *part, size_t keys, int64_t now_us)
+/* The command, and when its key expires. */
+static enum err
+command_end(struct flush *f, struct redis *redis, int64_t expiry_s, struct why *why)
 {
-    word(f, STR("EVALSHA"));
-    word(f, (struct str){f->sha, 40});
-    word(f, number_text(f, keys));
-    f->keys_at = f->words_n;
-    f->words_n += keys;
-    key_word(f, rediskey_owner(text_at(f), part->partition));
-    word(f, number_text(f, part->epoch));
-    word(f, part->building ? STR("build_offset") : STR("offset"));
-    word(f, number_text(f, part->flushed));
-    word(f, number_text(f, part->read_next));
-    word(f, number_text(f, META_WORDS));
-    word(f, STR("event_ms"));
-    word(f, number_text(f, (uint64_t)part->event_ms));
-    word(f, STR("updated_us"));
-    word(f, number_text(f, (uint64_t)now_us));
-    word(f, STR("seqs"));
-    word(f, text_take(f, seqs_format(&part->seqs, text_at(f))));
+    char digits[24];
+    const struct str expire[] = {STR("EXPIREAT"),
+                                 f->words[1],
+                                 {digits, numbers_format(digits, &expiry_s, 1)}};
+    enum err err = redis_add(redis, f->words, f->words_n, why);
+
+    return err == ERR_OK ? redis_add(redis, expire, 3, why) : err;
 }
 
-static void
-row_put(struct flush *f, const struct part *part, const struct window_dirty *dirty)
+static enum err
+row_add(struct flush *f, const struct part *part, const struct window_dirty *dirty,
+        struct redis *redis, struct why *why)
 {
-    key_word(f, rediskey_row(text_at(f), part->partition, part->generation,
-                             dirty->window, dirty->campaign, dirty->start_ms));
+    size_t cells = dirty->cells_n;
+    enum err err = command_begin(
+        f, ROW_WORDS + cells * 2,
+        REDISKEY_MAX + NUMBERS_TEXT_MAX + cells * WINDOW_CELL_N * 21, why);
+
+    if (err != ERR_OK)
+        return err;
     word(f, STR("HSET"));
-    word(f, number_text(f, (uint64_t)dirty->expiry_s));
-    word(f, number_text(f, 2 + (uint64_t)dirty->cells_n * 2));
+    word(f, text_take(f, rediskey_row(text_at(f), part->partition, part->generation,
+                                      dirty->window, dirty->campaign,
+                                      dirty->start_ms)));
     word(f, STR("t"));
     word(f, numbers_text(f, dirty->totals, WINDOW_TOTALS_N));
     for (uint32_t i = 0; i < dirty->cells_n; i++) {
@@ -265,76 +194,208 @@ row_put(struct flush *f, const struct part *part, const struct window_dirty *dir
         word(f, field);
         word(f, numbers_text(f, numbers, n));
     }
+    return command_end(f, redis, dirty->expiry_s, why);
 }
 
-static void
-users_put(struct flush *f, const struct part *part,
-          const struct window_dirty *dirty)
+static enum err
+users_add(struct flush *f, const struct part *part,
+          const struct window_dirty *dirty, struct redis *redis, struct why *why)
 {
-    bool whole = is_whole(dirty);
+    bool whole = dirty->whole != NULL && dirty->users_n >= USERS_WHOLE_MIN;
+    enum err err = command_begin(
+        f, 2 + dirty->users_n, REDISKEY_MAX + (whole ? USERS_DENSE_BYTES : 0), why);
 
-    key_word(f, rediskey_users(text_at(f), part->partition, part->generation,
-                               dirty->window, dirty->campaign, dirty->start_ms));
+    if (err != ERR_OK)
+        return err;
     word(f, whole ? STR("SET") : STR("PFADD"));
-    word(f, number_text(f, (uint64_t)dirty->expiry_s));
+    word(f, text_take(f, rediskey_users(text_at(f), part->partition,
+                                        part->generation, dirty->window,
+                                        dirty->campaign, dirty->start_ms)));
     if (whole) {
-        word(f, STR("1"));
         users_format(dirty->whole, (uint8_t *)text_at(f));
         word(f, text_take(f, USERS_DENSE_BYTES));
-        return;
     }
-    word(f, number_text(f, dirty->users_n));
-    for (uint32_t i = 0; i < dirty->users_n; i++)
+    for (uint32_t i = 0; !whole && i < dirty->users_n; i++)
         word(f, windows_user(part->windows, dirty->users[i]));
+    return command_end(f, redis, dirty->expiry_s, why);
 }
 
-static void
-live_put(struct flush *f, const struct part *part, uint32_t i, int64_t now_us)
+static enum err
+live_add(struct flush *f, const struct part *part, uint32_t i,
+         const struct tools *t, struct why *why)
 {
     struct str campaign;
     const struct live *live = windows_live_get(part->windows, i, &campaign);
+    enum err err =
+        command_begin(f, 2 + LIVE_STEPS * 2,
+                      REDISKEY_MAX + LIVE_STEPS * (LIVE_TEXT_MAX + 4), why);
 
-    key_word(
-        f, rediskey_live(text_at(f), part->partition, part->generation, campaign));
+    if (err != ERR_OK)
+        return err;
     word(f, STR("HSET"));
-    word(f, number_text(f, (uint64_t)(now_us / CLOCK_SECOND_US + LIVE_EXPIRE_S)));
-    word(f, number_text(f, 2 * (uint64_t)__builtin_popcountll(live->dirty)));
+    word(f, text_take(f, rediskey_live(text_at(f), part->partition,
+                                       part->generation, campaign)));
     for (unsigned k = 0; k < LIVE_STEPS; k++) {
         if ((live->dirty >> k & 1) == 0)
             continue;
         word(f, number_text(f, k));
         word(f, text_take(f, live_format(live, k, text_at(f))));
     }
+    return command_end(f, t->redis, t->now_us / CLOCK_SECOND_US + LIVE_EXPIRE_S,
+                       why);
+}
+
+static struct str
+offset_field(const struct part *part)
+{
+    return part->building ? STR("build_offset") : STR("offset");
+}
+
+static enum err
+owner_add(struct flush *f, const struct part *part, const struct tools *t,
+          struct why *why)
+{
+    enum err err =
+        command_begin(f, META_WORDS, REDISKEY_MAX + 3 * 24 + SEQS_TEXT_MAX, why);
+
+    if (err != ERR_OK)
+        return err;
+    word(f, STR("HSET"));
+    word(f, text_take(f, rediskey_owner(text_at(f), part->partition)));
+    word(f, offset_field(part));
+    word(f, number_text(f, part->read_next));
+    word(f, STR("event_ms"));
+    word(f, number_text(f, (uint64_t)part->event_ms));
+    word(f, STR("updated_us"));
+    word(f, number_text(f, (uint64_t)t->now_us));
+    word(f, STR("seqs"));
+    word(f, text_take(f, seqs_format(&part->seqs, text_at(f))));
+    return redis_add(t->redis, f->words, f->words_n, why);
 }
 
 enum err
-flush_send(struct flush *f, struct part *part, struct tools *tools, struct why *why)
+flush_build(struct flush *f, struct part *part, struct tools *tools,
+            struct why *why)
 {
     const struct windows *w = part->windows;
-    size_t keys;
-    enum err err;
+    enum err err = ERR_OK;
 
     assert(part->state == PART_RUN && part->judged_n == part->judged_done);
     windows_derive(part->windows);
     if (windows_failed(w))
         return err_set(why, ERR_NOMEM, "aggregate: no memory for windows");
-    err = room_take(f, w, &keys, why);
-    if (err != ERR_OK)
-        return err;
-    head_put(f, part, keys, tools->now_us);
-    for (uint32_t i = 0; i < windows_dirty(w); i++) {
+    for (uint32_t i = 0; i < windows_dirty(w) && err == ERR_OK; i++) {
         struct window_dirty dirty;
 
         windows_dirty_get(w, i, &dirty);
-        row_put(f, part, &dirty);
-        if (dirty.users_n > 0)
-            users_put(f, part, &dirty);
+        err = row_add(f, part, &dirty, tools->redis, why);
+        if (err == ERR_OK && dirty.users_n > 0)
+            err = users_add(f, part, &dirty, tools->redis, why);
     }
-    for (uint32_t i = 0; i < windows_lives(w); i++)
-        live_put(f, part, i, tools->now_us);
-    assert(f->keys_at == 3 + keys);
+    for (uint32_t i = 0; i < windows_lives(w) && err == ERR_OK; i++)
+        err = live_add(f, part, i, tools, why);
+    if (err == ERR_OK)
+        err = owner_add(f, part, tools, why);
     part->sending = part->read_next;
-    return redis_queue(tools->redis, f->words, f->words_n, why);
+    if (err != ERR_OK)
+        redis_add_reset(tools->redis);
+    return err;
+}
+
+/* --- whose it is --- */
+
+static void
+lose(struct part *part, uint64_t epoch, int64_t now_us)
+{
+    events_add(part->shared->events, LOG_ERROR, part->partition, "fenced",
+               "another process owns this partition: its epoch is %" PRIu64
+               ", ours was %" PRIu64,
+               epoch, part->epoch);
+    metric_add(part->shared->metrics.fenced, 1);
+    part_reset(part);
+    part->state = PART_LOST;
+    part->retry_us = now_us + PART_LOST_S * CLOCK_SECOND_US;
+}
+
+/* A decimal number of at most 19 digits; false: it is none. */
+static bool
+number_read(const struct redis_reply *reply, uint64_t *out)
+{
+    *out = 0;
+    if (reply->type != REDIS_TEXT || reply->text.n < 1 || reply->text.n > 19)
+        return false;
+    for (uint32_t i = 0; i < reply->text.n; i++) {
+        unsigned digit = (unsigned)(reply->text.p[i] - '0');
+
+        if (digit > 9)
+            return false;
+        *out = *out * 10 + digit;
+    }
+    return true;
+}
+
+/* epoch, offset, dirty: as we left them? */
+static enum err
+owner_check(struct part *part, const struct redis_reply *owner, struct why *why)
+{
+    static const char *const names[] = {"EPOCH", "OFFSET", "DIRTY"};
+    const uint64_t wanted[] = {part->epoch, part->flushed, 0};
+
+    if (owner->type != REDIS_ARRAY || owner->count != 3)
+        return err_set(why, ERR_CONFLICT, "redis: an owner of the wrong shape");
+    for (int i = 0; i < 3; i++) {
+        uint64_t number;
+        bool is = number_read(owner->items[i], &number);
+
+        /* A flush whose answer was lost had landed; ours brings what came since, and all
+         * of it again. */
+        if (i == 1 && is && number > part->flushed && number <= part->inflight)
+            part->flushed = number;
+        else if (!is || number != wanted[i])
+            return err_set(why, ERR_CONFLICT, "redis: %s %.*s", names[i],
+                           (int)owner->items[i]->text.n, owner->items[i]->text.p);
+    }
+    return ERR_OK;
+}
+
+static void
+refused(struct part *part, const struct redis_reply *owner,
+        const struct tools *tools, const struct why *why)
+{
+    uint64_t epoch;
+
+    metric_add(part->shared->metrics.flush_errors, 1);
+    if (owner->type == REDIS_ARRAY && owner->count > 0 &&
+        number_read(owner->items[0], &epoch) && epoch > part->epoch) {
+        lose(part, epoch, tools->now_us);
+        return;
+    }
+    part_trouble(part, TROUBLE_FLUSH, "refused", why);
+    part_reset(part);
+}
+
+enum err
+flush_send(struct part *part, struct tools *tools, struct why *why)
+{
+    char key[REDISKEY_MAX];
+    struct str words[] = {STR("HMGET"),
+                          {key, rediskey_owner(key, part->partition)},
+                          STR("epoch"),
+                          offset_field(part),
+                          STR("dirty")};
+    struct redis_reply *owner = NULL;
+    enum err err = redis_watch(tools->redis, words[1], words, 5, &owner, why);
+
+    if (err == ERR_OK) {
+        err = owner_check(part, owner, why);
+        if (err != ERR_OK)
+            refused(part, owner, tools, why);
+        else
+            err = redis_exec_send(tools->redis, why);
+    }
+    redis_reply_free(&owner);
+    redis_add_reset(tools->redis);
+    return err;
 }
 
 /* --- the answer --- */
@@ -355,74 +416,25 @@ landed(struct part *part, const struct tools *tools)
     metric_add(part->shared->metrics.flushes, 1);
 }
 
-/* The number after a word of an error reply; false if there is none. */
-static bool
-reply_number(const struct why *why, const char *name, uint64_t *out)
-{
-    const char *at = strstr(why->text, name);
-    char *end;
-
-    if (at == NULL)
-        return false;
-    at += strlen(name);
-    *out = strtoull(at, &end, 10);
-    return end != at;
-}
-
-static void
-lose(struct part *part, uint64_t epoch, int64_t now_us)
-{
-    events_add(part->shared->events, LOG_ERROR, part->partition, "fenced",
-               "another process owns this partition: its epoch is %" PRIu64
-               ", ours was %" PRIu64,
-               epoch, part->epoch);
-    metric_add(part->shared->metrics.fenced, 1);
-    part_reset(part);
-    part->state = PART_LOST;
-    part->retry_us = now_us + PART_LOST_S * CLOCK_SECOND_US;
-}
-
-static void
-refused(struct part *part, const struct tools *tools, const struct why *why)
-{
-    uint64_t number;
-
-    metric_add(part->shared->metrics.flush_errors, 1);
-    if (reply_number(why, "OFFSET ", &number) && number >= part->flushed &&
-        number <= part->inflight) {
-        /* A flush whose answer was lost had landed; ours brings what came since, and
-         * all of it again. */
-        part->flushed = number;
-        return;
-    }
-    if (reply_number(why, "EPOCH ", &number) && number > part->epoch) {
-        lose(part, number, tools->now_us);
-        return;
-    }
-    part_trouble(part, TROUBLE_FLUSH, "refused", why);
-    part_reset(part);
-}
-
 enum err
 flush_receive(struct part *part, struct tools *tools, struct why *why)
 {
-    enum err err = redis_reply_next(tools->redis, NULL, why);
+    enum err err = redis_exec_end(tools->redis, why);
 
     if (err == ERR_OK) {
         landed(part, tools);
         return ERR_OK;
     }
-    if (err == ERR_CONFLICT) {
-        refused(part, tools, why);
+    metric_add(part->shared->metrics.flush_errors, 1);
+    if (err == ERR_CORRUPT) {
+        part_damaged(part, tools, TROUBLE_FLUSH, why);
+        part_reset(part);
         return err;
     }
-    metric_add(part->shared->metrics.flush_errors, 1);
+    if (err == ERR_CONFLICT)
+        return err; /* the next flush finds whose it is now */
     if (part->sending > part->inflight)
         part->inflight = part->sending;
-    if (err == ERR_NOTFOUND) {
-        tools->script_loaded = false; /* SCRIPT FLUSH, or another Redis */
-        return err;
-    }
     part_trouble(part, TROUBLE_FLUSH, "flush", why);
     part->flush_retry_us = tools->now_us + RETRY_US;
     return err;

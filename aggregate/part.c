@@ -377,15 +377,15 @@ rows_load(struct part *part, struct tools *tools, struct why *why)
     return err;
 }
 
-/* A row that we cannot read as ours: all is built anew, in another generation. */
-static void
-rows_damaged(struct part *part, struct tools *tools, const struct why *why)
+void
+part_damaged(struct part *part, struct tools *tools, enum trouble slot,
+             const struct why *why)
 {
     struct redis_reply *reply = NULL;
     char key[REDISKEY_MAX];
     struct str words[4] = {STR("HSET"), {key, 0}, STR("dirty"), STR("1")};
 
-    part_trouble(part, TROUBLE_READ, "damaged", why);
+    part_trouble(part, slot, "damaged", why);
     part->retry_us = tools->now_us + RETRY_US;
     words[1].n = rediskey_owner(key, part->partition);
     if (redis_command(tools->redis, words, 4, &reply, NULL) == ERR_OK)
@@ -413,7 +413,7 @@ batch_count(struct part *part, struct tools *tools, size_t n)
         return false;
     }
     if (err != ERR_OK) {
-        rows_damaged(part, tools, &why);
+        part_damaged(part, tools, TROUBLE_READ, &why);
         return false;
     }
     windows_count(part->windows, b->counted, k, tools->now_us);

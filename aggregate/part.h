@@ -82,7 +82,6 @@ struct tools {
     struct bench *bench;
     const struct master *master;
     const struct ruleset *rules;
-    bool script_loaded;
     uint32_t lane; /* of hotstage */
     int64_t now_us;
 };
@@ -168,6 +167,9 @@ void part_moves(struct part *part);
 /* Records are missing before click. */
 void part_gap(struct part *part, const struct tools *tools,
               const struct click *click);
+/* Redis has a key that is not as we write it: all is built anew, in another generation. */
+void part_damaged(struct part *part, struct tools *tools, enum trouble slot,
+                  const struct why *why);
 /* Tells of trouble, once while it lasts; and that it is over. */
 void part_trouble(struct part *part, enum trouble slot, const char *what,
                   const struct why *why);

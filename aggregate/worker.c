@@ -149,43 +149,39 @@ evict_if_due(struct worker *w, struct part *part)
     windows_evict(part->windows, w->tools.now_us, EVICT_IDLE_US, rows_max);
 }
 
-/* The connection is gone, and with it the answers of all that were sent on it. */
-static void
-sent_lost(struct worker *w, uint32_t sent)
-{
-    for (uint32_t i = 0; i < sent; i++) {
-        struct part *part = w->sent[i];
-
-        if (part->sending > part->inflight)
-            part->inflight = part->sending;
-        part->flush_retry_us = w->tools.now_us + RECORD_RETRY_US;
-    }
-}
-
+/* While Redis writes one, the next is built. */
 static uint32_t
-flush_send_all(struct worker *w, const struct share *share)
+flush_each(struct worker *w, const struct share *share)
 {
+    struct part *under_way = NULL;
     uint32_t sent = 0;
+    struct why why, lost;
 
     for (uint32_t i = share->from; i < share->end; i++) {
         struct part *part = &w->parts[i];
-        struct why why;
         enum err err;
 
         if (!wants_flush(w, part))
             continue;
-        err = flush_send(w->flush, part, &w->tools, &why);
-        if (err == ERR_OK || err == ERR_AGAIN)
-            w->sent[sent++] = part;
+        err = flush_build(w->flush, part, &w->tools, &why);
+        if (under_way != NULL)
+            (void)flush_receive(under_way, &w->tools, &lost);
+        under_way = NULL;
         if (err == ERR_OK)
+            err = flush_send(part, &w->tools, &why);
+        if (err == ERR_OK) {
+            w->sent[sent++] = under_way = part;
             continue;
+        }
+        if (err == ERR_CONFLICT)
+            continue; /* it is dealt with */
         part_trouble(part, TROUBLE_FLUSH, "flush", &why);
         part->flush_retry_us = w->tools.now_us + RECORD_RETRY_US;
-        if (err == ERR_AGAIN) {
-            sent_lost(w, sent);
-            return 0;
-        }
+        if (err == ERR_AGAIN && !redis_is_cluster(w->tools.redis))
+            break; /* it would be the same for all */
     }
+    if (under_way != NULL)
+        (void)flush_receive(under_way, &w->tools, &lost);
     return sent;
 }
 
@@ -195,7 +191,6 @@ share_flush(struct worker *w, struct share *share)
 {
     int64_t began_us = clock_mono_us();
     uint32_t sent;
-    struct why why;
     bool whole = true;
 
     share->flushed_us = w->tools.now_us;
@@ -204,11 +199,7 @@ share_flush(struct worker *w, struct share *share)
         return false;
     if (w->shared->hotstage != NULL)
         hotstage_send(w->shared->hotstage, w->index);
-    if (!w->tools.script_loaded && flush_prepare(w->tools.redis, &why) == ERR_OK)
-        w->tools.script_loaded = true;
-    sent = flush_send_all(w, share);
-    for (uint32_t i = 0; i < sent; i++)
-        (void)flush_receive(w->sent[i], &w->tools, &why);
+    sent = flush_each(w, share);
     for (uint32_t i = 0; i < sent; i++) {
         struct part *part = w->sent[i];
 

@@ -10,12 +10,6 @@
 
 enum { COUNT_TEXT_MAX = 24 };
 
-/* One of the two. */
-struct redis {
-    struct redis_link link;
-    struct cluster *cluster; /* NULL: link is the server */
-};
-
 static enum err
 address_read(struct redis *redis, const char *address, int64_t timeout_us,
              struct why *why)
@@ -58,6 +52,7 @@ redis_close(struct redis **redis)
     assert(redis != NULL);
     if (*redis == NULL)
         return;
+    redis_transaction_free(&(*redis)->transaction);
     redis_link_free(&(*redis)->link);
     cluster_close(&(*redis)->cluster);
     free(*redis);
@@ -76,7 +71,8 @@ redis_queue(struct redis *redis, const struct str *words, size_t n, struct why *
     const struct redis_words run = {words, n};
 
     assert(redis != NULL);
-    assert(n > 0);
+    assert(n > 0 && redis->transaction.due == 0);
+    redis->transaction.link = NULL;
     return redis->cluster == NULL
                ? redis_link_queue(&redis->link, &run, 1, why)
                : cluster_queue(redis->cluster, NULL, &run, 1, why);
@@ -114,6 +110,8 @@ command(struct redis *redis, const struct str *key, const struct redis_words *ru
 {
     enum err err;
 
+    assert(redis->transaction.due == 0);
+    redis->transaction.link = NULL;
     if (out != NULL)
         *out = NULL;
     if (redis->cluster != NULL)

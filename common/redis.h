@@ -72,6 +72,26 @@ enum err redis_eval(struct redis *redis, const char *script, const char *sha,
                     const struct str *keys, size_t keys_n, const struct str *args,
                     size_t args_n, struct redis_reply **out, struct why *why);
 void redis_script_sha(const char *script, char sha[41]);
+
+/* Optimistic transactions: look, then write all or nothing, unless somebody wrote meanwhile.
+ *
+ *   redis_add each command (kept here) -> redis_watch -> redis_exec_send -> redis_exec_end
+ *
+ * Commands of the next may be added while one is under way; nothing else may be asked of
+ * redis between redis_watch and redis_exec_end. All keys share key's slot. */
+enum err redis_add(struct redis *redis, const struct str *words, size_t n,
+                   struct why *why);
+/* Forgets what was added. */
+void redis_add_reset(struct redis *redis);
+/* WATCH key, and one command that reads it: *out is its reply. */
+enum err redis_watch(struct redis *redis, struct str key, const struct str *words,
+                     size_t n, struct redis_reply **out, struct why *why);
+/* MULTI, what was added, EXEC; only on the connection that watches: ERR_AGAIN. */
+enum err redis_exec_send(struct redis *redis, struct why *why);
+/* ERR_CONFLICT: key was written to since redis_watch, nothing was done. ERR_CORRUPT: a
+ * command failed when it ran (its key is of another type), and the others were done.
+ * ERR_AGAIN: the answer was lost: done or not. Others: refused, nothing was done. */
+enum err redis_exec_end(struct redis *redis, struct why *why);
 void redis_reply_free(struct redis_reply **reply);
 
 #endif

@@ -329,6 +329,51 @@ cluster_command(struct cluster *cluster, const struct str *key,
     return err == ERR_OK ? cluster_next(cluster, out, why) : err;
 }
 
+struct redis_link *
+cluster_link(struct cluster *cluster, struct str key, struct node **out,
+             struct why *why)
+{
+    struct nodes *nodes = &cluster->nodes;
+    int64_t began_us = clock_mono_us();
+    struct node *node;
+
+    drain(cluster);
+    if (nodes->stale)
+        nodes_refresh(nodes);
+    *out = node = nodes_of_slot(nodes, redis_slot(key));
+    if (nodes_is_away(nodes, node)) {
+        (void)err_set(why, ERR_AGAIN, "%s", node->why.text);
+        return NULL;
+    }
+    if (redis_link_connect(&node->link, why) != ERR_OK) {
+        node_fail(nodes, node, true, why, began_us);
+        return NULL;
+    }
+    node->away_until_us = 0;
+    return &node->link;
+}
+
+void
+cluster_link_failed(struct cluster *cluster, struct node *node,
+                    const struct why *why, int64_t began_us)
+{
+    node_fail(&cluster->nodes, node, false, why, began_us);
+}
+
+enum link_answer
+cluster_link_answer(struct cluster *cluster, const struct node *node,
+                    const redisReply *raw)
+{
+    bool ask = false;
+
+    if (nodes_redirect(&cluster->nodes, node, raw, &ask) != NULL)
+        return ask ? LINK_LATER : LINK_MOVED;
+    if (!is_elsewhere(raw))
+        return LINK_STANDS;
+    cluster->nodes.stale = true;
+    return LINK_LATER;
+}
+
 enum err
 cluster_open(struct cluster **out, const char *addresses, int64_t timeout_us,
              struct why *why)

@@ -60,6 +60,12 @@ enum err redis_link_connect(struct redis_link *link, struct why *why);
 enum err redis_link_queue(struct redis_link *link, const struct redis_words *runs,
                           size_t runs_n, struct why *why);
 enum err redis_link_flush(struct redis_link *link, struct why *why);
+/* Bytes of our own: nothing may be queued. */
+enum err redis_link_write(struct redis_link *link, const uint8_t *p, size_t n,
+                          struct why *why);
+/* One command in Redis's protocol at the end of out. */
+enum err redis_words_put(struct buf *out, const struct redis_words *runs,
+                         size_t runs_n, struct why *why);
 /* Sends what is queued and reads one reply; freeReplyObject. */
 enum err redis_link_read(struct redis_link *link, redisReply **raw,
                          struct why *why);
@@ -91,9 +97,28 @@ enum err redis_range_read(const struct redis_reply *slots, size_t i,
 bool redis_redirect_read(const char *text, const char *asked, bool *ask,
                          struct redis_range *out);
 
-/* --- redis_cluster.c --- */
+/* --- redis.c, redis_transaction.c --- */
 
 struct cluster;
+struct node;
+
+struct redis_transaction {
+    struct buf commands;     /* MULTI and what was added */
+    size_t n;                /* commands added */
+    struct redis_link *link; /* that watches, or NULL */
+    struct node *node;       /* of a cluster: link's */
+    size_t due;              /* replies, once sent */
+};
+
+struct redis {
+    struct redis_link link;
+    struct cluster *cluster; /* NULL: link is the server */
+    struct redis_transaction transaction;
+};
+
+void redis_transaction_free(struct redis_transaction *transaction);
+
+/* --- redis_cluster.c --- */
 
 enum err cluster_open(struct cluster **out, const char *addresses,
                       int64_t timeout_us, struct why *why);
@@ -108,5 +133,18 @@ enum err cluster_next(struct cluster *cluster, struct redis_reply **out,
 enum err cluster_command(struct cluster *cluster, const struct str *key,
                          const struct redis_words *runs, size_t runs_n,
                          struct redis_reply **out, struct why *why);
+/* For a transaction: the link of the node of key's slot, connected, with nothing queued;
+ * NULL: ERR_AGAIN in why. */
+struct redis_link *cluster_link(struct cluster *cluster, struct str key,
+                                struct node **node, struct why *why);
+/* That link failed, and is dropped. */
+void cluster_link_failed(struct cluster *cluster, struct node *node,
+                         const struct why *why, int64_t began_us);
+/* Whether raw, an answer of node, stands; LINK_MOVED: the slot's node is another, and known
+ * now; LINK_LATER: it is on its way, or nobody's. */
+enum link_answer { LINK_STANDS, LINK_MOVED, LINK_LATER };
+enum link_answer cluster_link_answer(struct cluster *cluster,
+                                     const struct node *node,
+                                     const redisReply *raw);
 
 #endif

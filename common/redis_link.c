@@ -125,24 +125,46 @@ redis_link_connect(struct redis_link *link, struct why *why)
 
 /* We write to the socket ourselves: hiredis would copy each command twice more on its way
  * through its own buffer. */
+static enum err
+bytes_write(struct redis_link *link, const uint8_t *p, size_t n, size_t *sent,
+            struct why *why)
+{
+    assert(link->context != NULL);
+    while (n > 0) {
+        ssize_t some = write(link->context->fd, p, n);
+
+        if (some < 0 && errno == EINTR)
+            continue;
+        if (some < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+            return lost(link, "time-out while sending", why);
+        if (some < 0)
+            return lost(link, strerror(errno), why);
+        p += some;
+        n -= (size_t)some;
+        *sent += (size_t)some;
+    }
+    return ERR_OK;
+}
+
+enum err
+redis_link_write(struct redis_link *link, const uint8_t *p, size_t n,
+                 struct why *why)
+{
+    size_t sent = 0;
+
+    assert(link->sent == link->out.n && link->replies_due == 0);
+    return bytes_write(link, p, n, &sent, why);
+}
+
 enum err
 redis_link_flush(struct redis_link *link, struct why *why)
 {
     struct buf *out = &link->out;
+    enum err err = bytes_write(link, out->p + link->sent, out->n - link->sent,
+                               &link->sent, why);
 
-    assert(link->context != NULL);
-    while (link->sent < out->n) {
-        ssize_t n =
-            write(link->context->fd, out->p + link->sent, out->n - link->sent);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
-            return lost(link, "time-out while sending", why);
-        if (n < 0)
-            return lost(link, strerror(errno), why);
-        link->sent += (size_t)n;
-    }
+    if (err != ERR_OK)
+        return err;
     if (!link->keeps) {
         buf_reset(out);
         link->sent = 0;
@@ -184,14 +206,11 @@ put_words(uint8_t *to, const struct str *words, size_t n)
 }
 
 enum err
-redis_link_queue(struct redis_link *link, const struct redis_words *runs,
-                 size_t runs_n, struct why *why)
+redis_words_put(struct buf *out, const struct redis_words *runs, size_t runs_n,
+                struct why *why)
 {
     size_t total = 0, room = LENGTH_TEXT_MAX;
-    enum err err = link->keeps ? ERR_OK : redis_link_connect(link, why);
 
-    if (err != ERR_OK)
-        return err;
     for (size_t i = 0; i < runs_n; i++) {
         total += runs[i].n;
         for (size_t j = 0; j < runs[i].n; j++)
@@ -199,9 +218,9 @@ redis_link_queue(struct redis_link *link, const struct redis_words *runs,
     }
     assert(total > 0);
 
-    uint8_t *to = buf_room(&link->out, room);
+    uint8_t *to = buf_room(out, room);
     if (to == NULL) {
-        link->out.failed = false;
+        out->failed = false;
         return err_set(why,
                        room > REDIS_COMMAND_BYTES_MAX / 2 ? ERR_INVALID : ERR_NOMEM,
                        "redis: no room for a command of %zu bytes", room);
@@ -209,7 +228,20 @@ redis_link_queue(struct redis_link *link, const struct redis_words *runs,
     to = put_length(to, '*', total);
     for (size_t i = 0; i < runs_n; i++)
         to = put_words(to, runs[i].p, runs[i].n);
-    link->out.n = (size_t)(to - link->out.p);
+    out->n = (size_t)(to - out->p);
+    return ERR_OK;
+}
+
+enum err
+redis_link_queue(struct redis_link *link, const struct redis_words *runs,
+                 size_t runs_n, struct why *why)
+{
+    enum err err = link->keeps ? ERR_OK : redis_link_connect(link, why);
+
+    if (err == ERR_OK)
+        err = redis_words_put(&link->out, runs, runs_n, why);
+    if (err != ERR_OK)
+        return err;
     link->replies_due++;
     return !link->keeps && link->out.n >= REDIS_FLUSH_BYTES
                ? redis_link_flush(link, why)

@@ -73,7 +73,7 @@ nodes_is_away(const struct nodes *nodes, const struct node *node)
 
 /* There is no connection any more, or none could be made: whose bytes went out may have
  * run. A server that hangs up at once may be there again at once. */
-static void
+void
 node_fail(struct nodes *nodes, struct node *node, bool refused,
           const struct why *why, int64_t began_us)
 {

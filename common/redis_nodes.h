@@ -77,6 +77,9 @@ void node_owe(struct nodes *nodes, struct node *node, struct pending *p);
 void node_release(struct pending *p);
 void node_flush(struct nodes *nodes, struct node *node);
 void nodes_flush(struct nodes *nodes);
+/* Its connection is gone, or (refused) none could be made, which took from began_us on. */
+void node_fail(struct nodes *nodes, struct node *node, bool refused,
+               const struct why *why, int64_t began_us);
 /* One reply, to the pending that is owed it. */
 void node_read(struct nodes *nodes, struct node *node);
 
