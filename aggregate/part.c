@@ -323,17 +323,27 @@ load_ask(struct part *part, struct tools *tools, uint32_t i, struct why *why)
     struct window_load load = windows_load_get(part->windows, i);
     char key[REDISKEY_MAX];
     struct str words[2] = {STR("HGETALL"), {key, 0}};
+    enum err err;
 
     words[1].n =
         load.live
             ? rediskey_live(key, part->partition, part->generation, load.campaign)
             : rediskey_row(key, part->partition, part->generation, load.window,
                            load.campaign, load.start_ms);
-    return redis_queue(tools->redis, words, 2, why);
+    err = redis_queue(tools->redis, words, 2, why);
+    if (err != ERR_OK || load.live)
+        return err;
+    words[0] = STR("GET");
+    words[1].n = rediskey_users(key, part->partition, part->generation, load.window,
+                                load.campaign, load.start_ms);
+    err = redis_queue(tools->redis, words, 2, why);
+    if (err != ERR_OK)
+        (void)redis_reply_next(tools->redis, NULL, NULL); /* the row's */
+    return err;
 }
 
 static enum err
-load_take(struct part *part, struct tools *tools, uint32_t i, struct why *why)
+fields_take(struct part *part, struct tools *tools, uint32_t i, struct why *why)
 {
     struct redis_reply *reply = NULL;
     enum err err = redis_reply_next(tools->redis, &reply, why);
@@ -344,6 +354,36 @@ load_take(struct part *part, struct tools *tools, uint32_t i, struct why *why)
             err = err_set(why, ERR_CORRUPT, "redis: a row's field %.*s is not ours",
                           (int)reply->items[k]->text.n, reply->items[k]->text.p);
     redis_reply_free(&reply);
+    return err;
+}
+
+static enum err
+users_take(struct part *part, struct tools *tools, uint32_t i, struct why *why)
+{
+    struct redis_reply *reply = NULL;
+    enum err err = redis_reply_next(tools->redis, &reply, why);
+
+    if (err == ERR_OK &&
+        !windows_load_users(part->windows, i,
+                            reply->type == REDIS_TEXT ? reply->text : STR("")))
+        err = err_set(why, ERR_CORRUPT, "redis: a row's users are no HyperLogLog");
+    redis_reply_free(&reply);
+    return err;
+}
+
+/* All its answers are taken, or they would answer the next question. */
+static enum err
+load_take(struct part *part, struct tools *tools, uint32_t i, struct why *why)
+{
+    bool live = windows_load_get(part->windows, i).live;
+    enum err err = fields_take(part, tools, i, why);
+    struct why own;
+
+    if (live)
+        return err;
+    if (err == ERR_OK)
+        return users_take(part, tools, i, why);
+    (void)users_take(part, tools, i, &own);
     return err;
 }
 

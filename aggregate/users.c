@@ -9,6 +9,7 @@ enum {
     SMALL_SLOTS_MAX = 2048, /* half full: 1,024 registers */
     RANK_BITS = 8,
     INDEX_BITS = 14,
+    HLL_HEAD = 16,
 };
 
 #define HLL_SEED UINT64_C(0xadc83b19)
@@ -250,6 +251,81 @@ users_format(const struct users *users, uint8_t out[USERS_DENSE_BYTES])
         if (users->words[i] != 0)
             register_put(out + 16, (users->words[i] >> RANK_BITS) - 1,
                          users->words[i] & 0xff);
+}
+
+/* --- from Redis --- */
+
+struct loading {
+    struct users **users;
+    size_t *bytes, bytes_max;
+    bool unsure;
+};
+
+static void
+register_load(struct loading *loading, uint32_t index, uint32_t rank)
+{
+    const struct user_mark mark = {(uint16_t)index, (uint8_t)rank};
+
+    if (rank > 0 && users_raise(loading->users, mark, loading->bytes,
+                                loading->bytes_max) == USER_UNSURE)
+        loading->unsure = true;
+}
+
+static bool
+dense_load(struct loading *loading, const uint8_t *p, size_t n)
+{
+    if (n != USERS_REGISTERS * 6 / 8)
+        return false;
+    for (uint32_t i = 0; i < USERS_REGISTERS; i++) {
+        uint32_t at = i * 6 / 8, shift = i * 6 % 8, rank = p[at] >> shift;
+
+        if (shift > 2)
+            rank |= (uint32_t)p[at + 1] << (8 - shift);
+        register_load(loading, i, rank & 0x3f);
+    }
+    return true;
+}
+
+static bool
+sparse_load(struct loading *loading, const uint8_t *p, size_t n)
+{
+    uint32_t index = 0;
+
+    for (size_t at = 0; at < n; at++) {
+        uint32_t rank = 0, run = (p[at] & 0x3fU) + 1;
+
+        if ((p[at] & 0x80) != 0) {
+            rank = (p[at] >> 2 & 0x1fU) + 1;
+            run = (p[at] & 3U) + 1;
+        } else if ((p[at] & 0x40) != 0) {
+            if (at + 1 == n)
+                return false;
+            run = ((p[at] & 0x3fU) << 8 | p[at + 1]) + 1;
+            at++;
+        }
+        if (run > USERS_REGISTERS - index)
+            return false;
+        for (; run > 0; run--, index++)
+            register_load(loading, index, rank);
+    }
+    return index == USERS_REGISTERS;
+}
+
+enum user_answer
+users_load(struct users **users, struct str text, size_t *bytes, size_t bytes_max)
+{
+    struct loading loading = {users, bytes, bytes_max, false};
+    const uint8_t *p = (const uint8_t *)text.p;
+    bool whole = false;
+
+    if (text.n == 0)
+        return USER_KNOWN;
+    if (text.n >= HLL_HEAD && memcmp(p, "HYLL", 4) == 0 && p[4] <= 1)
+        whole = p[4] == 0 ? dense_load(&loading, p + HLL_HEAD, text.n - HLL_HEAD)
+                          : sparse_load(&loading, p + HLL_HEAD, text.n - HLL_HEAD);
+    if (!whole)
+        return USER_DAMAGED;
+    return loading.unsure ? USER_UNSURE : USER_KNOWN;
 }
 
 void

@@ -2,9 +2,9 @@
  *
  * Redis's HyperLogLog keeps 2^14 registers; a user id changes one of them, and only if its
  * rank is higher than what is there. A mirror keeps the same registers by the same hash,
- * so an id that raises none need not be sent: the count cannot change. A mirror starts
- * empty (also after a restart): it is always at or below Redis's registers, so the only
- * cost of not knowing is an id sent twice.
+ * so an id that raises none need not be sent: the count cannot change. It begins with what
+ * Redis has (users_load); where memory for it ends it stays below Redis's registers, and the
+ * only cost of not knowing is an id sent twice.
  *
  *   small: open addressing of (index, rank), 4 bytes each, up to 1,024 registers
  *   large: one byte a register, 16 KiB
@@ -13,7 +13,9 @@
  * Threads  None.
  * Source   Redis 7 hyperloglog.c (hllPatLen): MurmurHash64A by Austin Appleby, seed
  *          0xadc83b19, index the low 14 bits, rank the run of zeros above, plus one; dense
- *          form: "HYLL", encoding, 3 unused, cached count (top bit: stale), 6-bit registers.
+ *          form: "HYLL", encoding, 3 unused, cached count (top bit: stale), 6-bit registers;
+ *          sparse form: runs of zeros (00nnnnnn, 01nnnnnn nnnnnnnn) and of a rank (1rrrrrnn),
+ *          each number one less than what it means.
  */
 #ifndef AGGREGATE_USERS_H
 #define AGGREGATE_USERS_H
@@ -43,6 +45,7 @@ enum user_answer {
     USER_KNOWN,  /* raises nothing */
     USER_NEW,    /* raised a register, which the mirror now has */
     USER_UNSURE, /* the mirror could not keep it: it no longer has everything */
+    USER_DAMAGED,
 };
 
 /* Makes *users if NULL and *bytes, the memory of all mirrors, is below bytes_max. */
@@ -51,6 +54,10 @@ enum user_answer users_raise(struct users **users, struct user_mark mark,
 /* The whole as Redis keeps a dense HyperLogLog: a string that SET may write where a mirror
  * has seen every id since the key was empty. */
 void users_format(const struct users *users, uint8_t out[USERS_DENSE_BYTES]);
+/* Raises what Redis's string has, "" nothing. USER_UNSURE: not all of it could be kept.
+ * USER_DAMAGED: it is no HyperLogLog. */
+enum user_answer users_load(struct users **users, struct str text, size_t *bytes,
+                            size_t bytes_max);
 /* Fetches what users_raise will look at. */
 void users_prefetch(const struct users *users, struct user_mark mark);
 void users_free(struct users **users, size_t *bytes);

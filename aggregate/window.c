@@ -439,10 +439,22 @@ windows_load_field(struct windows *w, uint32_t i, struct str field,
 
     if ((item & LOAD_LIVE) != 0)
         return live_load(w->camps[item & ~LOAD_LIVE].live, field, value);
-    w->rows[item].users_whole = false;
     if (str_equal(field, STR("t")))
         return numbers_parse(value, w->rows[item].totals, WINDOW_TOTALS_N);
     return field.n > 2 && cell_load(w, item, field, value);
+}
+
+bool
+windows_load_users(struct windows *w, uint32_t i, struct str text)
+{
+    struct row *row = &w->rows[w->loads.p[i]];
+    enum user_answer answer =
+        users_load(&row->users, text, &w->users_bytes, w->cfg.users_bytes_max);
+
+    assert((w->loads.p[i] & LOAD_LIVE) == 0);
+    if (answer == USER_UNSURE)
+        row->users_whole = false;
+    return answer != USER_DAMAGED;
 }
 
 void

@@ -89,6 +89,8 @@ struct window_load windows_load_get(const struct windows *windows, uint32_t i);
 /* One field of it. False if it is no field of ours. */
 bool windows_load_field(struct windows *windows, uint32_t i, struct str field,
                         struct str value);
+/* The string of its users' HyperLogLog, "" if there is none. False: it is no HyperLogLog. */
+bool windows_load_users(struct windows *windows, uint32_t i, struct str text);
 /* All are loaded. */
 void windows_loads_done(struct windows *windows);
 

@@ -31,7 +31,8 @@ struct row {
     uint32_t values_n[DIMENSIONS_N];
     uint8_t window;
     bool dirty;
-    bool users_whole; /* was empty when loaded, and `users` has every id since */
+    bool
+        users_whole; /* `users` has what Redis had when loaded, and every id since */
 };
 
 /* A growing array of numbers. */
