@@ -187,7 +187,8 @@ click_recorded(struct part *part, struct tools *tools, size_t i)
 
     b->verdicts[i] = verdict_unpack(b->packed[i]);
     if (part->read_next + i >= part->fed_next) {
-        fraud_live_replay(tools->live, tools->rules, tools->master, click, facts);
+        fraud_live_replay(tools->live, tools->rules, tools->master, click, 1,
+                          facts);
     } else {
         *facts = (struct fraud_facts){
             .campaign = master_campaign_find(tools->master, click->campaign_id)};

@@ -71,9 +71,9 @@ part_warm(struct part *part, struct tools *tools)
         return 0;
     err = source_read(part->source, tools->reader, part->warm_next, b->clicks,
                       left < PART_BATCH ? (size_t)left : PART_BATCH, &n, &why);
-    for (size_t i = 0; err == ERR_OK && i < n; i++)
-        fraud_live_replay(tools->live, tools->rules, tools->master, &b->clicks[i],
-                          &b->facts[i]);
+    if (err == ERR_OK)
+        fraud_live_replay(tools->live, tools->rules, tools->master, b->clicks, n,
+                          b->facts);
     source_release(part->source, tools->reader);
     if (err == ERR_NOTFOUND) { /* not held any more: cold, then */
         part->started_us = tools->now_us;

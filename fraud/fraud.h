@@ -119,10 +119,10 @@ void fraud_live_judge_batch(struct fraud_live *live, const struct ruleset *set,
                             const struct master *master, const struct click *clicks,
                             size_t n, int64_t started_us, struct fraud_facts *facts,
                             struct verdict *verdicts);
-/* A click whose verdict is on record: only feeds the tables. */
+/* Clicks whose verdicts are on record: only feed the tables. */
 void fraud_live_replay(struct fraud_live *live, const struct ruleset *set,
-                       const struct master *master, const struct click *click,
-                       struct fraud_facts *facts);
+                       const struct master *master, const struct click *clicks,
+                       size_t n, struct fraud_facts *facts);
 
 /* The judge's users and addresses: exact up to 64-bit hashes, clicks fed in order of
  * receipt, two generations by UTC hour of receipt. What a click sees depends only on the

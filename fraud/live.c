@@ -145,6 +145,18 @@ fraud_live_judge(struct fraud_live *live, const struct ruleset *set,
     return verdict_of(live, set, master, click, started_us, facts);
 }
 
+/* The click alone; its lines are on their way. */
+static void
+examine(struct fraud_live *live, const struct ruleset *set,
+        const struct master *master, const struct click *click,
+        struct fraud_facts *facts)
+{
+    fraud_examine(set, master, live->cache, click, facts);
+    fraud_ids_prefetch(live->ids, id_key(click, facts));
+    fraud_users_prefetch(live->users, facts->user_key);
+    fraud_addresses_prefetch(live->addresses, facts->address_key, facts->event_ms);
+}
+
 void
 fraud_live_judge_batch(struct fraud_live *live, const struct ruleset *set,
                        const struct master *master, const struct click *clicks,
@@ -154,13 +166,8 @@ fraud_live_judge_batch(struct fraud_live *live, const struct ruleset *set,
     for (size_t base = 0; base < n; base += AHEAD) {
         size_t end = n - base < AHEAD ? n : base + AHEAD;
 
-        for (size_t i = base; i < end; i++) {
-            fraud_examine(set, master, live->cache, &clicks[i], &facts[i]);
-            fraud_ids_prefetch(live->ids, id_key(&clicks[i], &facts[i]));
-            fraud_users_prefetch(live->users, facts[i].user_key);
-            fraud_addresses_prefetch(live->addresses, facts[i].address_key,
-                                     facts[i].event_ms);
-        }
+        for (size_t i = base; i < end; i++)
+            examine(live, set, master, &clicks[i], &facts[i]);
         for (size_t i = base; i < end; i++)
             verdicts[i] =
                 verdict_of(live, set, master, &clicks[i], started_us, &facts[i]);
@@ -169,10 +176,17 @@ fraud_live_judge_batch(struct fraud_live *live, const struct ruleset *set,
 
 void
 fraud_live_replay(struct fraud_live *live, const struct ruleset *set,
-                  const struct master *master, const struct click *click,
+                  const struct master *master, const struct click *clicks, size_t n,
                   struct fraud_facts *facts)
 {
-    fraud_examine(set, master, live->cache, click, facts);
-    state_apply(live, ruleset_limits(set), click, facts);
-    (void)is_cold(live, 0, click->received_us);
+    for (size_t base = 0; base < n; base += AHEAD) {
+        size_t end = n - base < AHEAD ? n : base + AHEAD;
+
+        for (size_t i = base; i < end; i++)
+            examine(live, set, master, &clicks[i], &facts[i]);
+        for (size_t i = base; i < end; i++) {
+            state_apply(live, ruleset_limits(set), &clicks[i], &facts[i]);
+            (void)is_cold(live, 0, clicks[i].received_us);
+        }
+    }
 }

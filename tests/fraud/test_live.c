@@ -251,15 +251,10 @@ one_by_one_in_batches_and_replayed_the_answers_are_the_same(void **state)
         assert_int_equal(got[i].reasons, want[i].reasons);
     }
     live_renew(house);
-    for (int i = 0; i < CLICKS; i++) {
-        struct fraud_facts f;
-
-        if (i < CLICKS / 2)
-            fraud_live_replay(house->live, house->set, house->master, &clicks[i],
-                              &f);
-        else
-            assert_int_equal(judge(house, &clicks[i], 0).reasons, want[i].reasons);
-    }
+    fraud_live_replay(house->live, house->set, house->master, clicks, CLICKS / 2,
+                      facts);
+    for (int i = CLICKS / 2; i < CLICKS; i++)
+        assert_int_equal(judge(house, &clicks[i], 0).reasons, want[i].reasons);
     assert_int_equal(found & REASON_BIT(duplicate), REASON_BIT(duplicate));
     assert_int_equal(found & REASON_BIT(double_click), REASON_BIT(double_click));
     assert_int_equal(found & REASON_BIT(repeat_click), REASON_BIT(repeat_click));
