@@ -192,19 +192,40 @@ redis_exec_send(struct redis *redis, struct why *why)
     return err;
 }
 
+/* "EXECABORT Transaction discarded because of: OOM ...": of the server's state changing
+ * between the commands and EXEC. What follows the colon is an error like others. */
+static void
+reason_bare(redisReply *raw)
+{
+    static const char head[] = "EXECABORT Transaction discarded because of: ";
+    size_t n = sizeof(head) - 1;
+
+    if (raw->len <= n || strncmp(raw->str, head, n) != 0)
+        return;
+    raw->len -= n;
+    memmove(raw->str, raw->str + n, raw->len + 1);
+}
+
 /* EXEC's own reply. queued: what a command was refused with before, if any was. */
 static enum err
-result_take(redisReply *raw, enum err queued, struct why *why)
+result_take(struct redis *redis, redisReply *raw, enum err queued, struct why *why)
 {
     bool ran = raw->type == REDIS_REPLY_ARRAY,
-         changed = raw->type == REDIS_REPLY_NIL;
-    enum err err = redis_reply_take(raw, NULL, queued == ERR_OK ? why : NULL);
+         changed = raw->type == REDIS_REPLY_NIL, moved = false;
+    enum err err;
 
+    if (queued != ERR_OK) {
+        freeReplyObject(raw);
+        return queued;
+    }
+    if (raw->type == REDIS_REPLY_ERROR) {
+        reason_bare(raw);
+        return answer_take(redis, raw, NULL, &moved, why);
+    }
+    err = redis_reply_take(raw, NULL, why);
     if (changed)
         return err_set(why, ERR_CONFLICT,
                        "redis: a watched key was written to by somebody else");
-    if (queued != ERR_OK)
-        return queued;
     return err != ERR_OK && ran ? ERR_CORRUPT : err;
 }
 
@@ -224,7 +245,7 @@ redis_exec_end(struct redis *redis, struct why *why)
             return err;
         if (--t->due == 0) {
             t->link = NULL;
-            return result_take(raw, queued, why);
+            return result_take(redis, raw, queued, why);
         }
         if (raw->type == REDIS_REPLY_ERROR && queued == ERR_OK)
             queued = answer_take(redis, raw, NULL, &moved, why);

@@ -1,49 +1,5 @@
 /* Against a real server: words as they are, pipelines, lost connections, scripts. */
-#include "common/redis.h"
-
-#include <setjmp.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-
-#include <cmocka.h>
-
-#define KEY "clickledger-itest-redis"
-
-static struct redis *redis;
-
-static int
-open_redis(void **state)
-{
-    (void)state;
-    return redis_open(&redis, getenv("CLICKLEDGER_TEST_REDIS"), 2000000, NULL) !=
-           ERR_OK;
-}
-
-static int
-close_redis(void **state)
-{
-    (void)state;
-    (void)redis_command(redis, (struct str[]){STR("DEL"), STR(KEY)}, 2, NULL, NULL);
-    redis_close(&redis);
-    return redis != NULL;
-}
-
-static enum err
-ask(const struct str *words, size_t n, struct redis_reply **out)
-{
-    struct why why = {""};
-    enum err err = redis_command(redis, words, n, out, &why);
-
-    if (err != ERR_OK)
-        print_message("%s\n", why.text);
-    return err;
-}
-
-#define ASK(out, ...)                      \
-    ask((const struct str[]){__VA_ARGS__}, \
-        sizeof((const struct str[]){__VA_ARGS__}) / sizeof(struct str), (out))
+#include "redis_fixture.h"
 
 static void
 words_are_binary_and_of_any_size(void **state)
@@ -204,19 +160,9 @@ scripts_run_whether_the_server_knows_them_or_not(void **state)
 static void
 kill_connection(void)
 {
-    struct redis *other;
-    struct redis_reply *reply;
     char id[24];
 
-    assert_int_equal(ASK(&reply, STR("CLIENT"), STR("ID")), ERR_OK);
-    (void)snprintf(id, sizeof(id), "%lld", (long long)reply->integer);
-    redis_reply_free(&reply);
-    assert_int_equal(
-        redis_open(&other, getenv("CLICKLEDGER_TEST_REDIS"), 2000000, NULL),
-        ERR_OK);
-    struct str words[] = {STR("CLIENT"), STR("KILL"), STR("ID"), str_of(id)};
-    assert_int_equal(redis_command(other, words, 4, NULL, NULL), ERR_OK);
-    redis_close(&other);
+    OTHER_ASK(STR("CLIENT"), STR("KILL"), STR("ID"), client_id(id));
 }
 
 static void
@@ -318,10 +264,5 @@ main(void)
         cmocka_unit_test(bad_addresses_are_refused_and_absent_servers_are_again),
     };
 
-    if (getenv("CLICKLEDGER_TEST_REDIS") == NULL) {
-        (void)puts("skipped: no servers");
-        return 77;
-    }
-    (void)signal(SIGPIPE, SIG_IGN);
-    return cmocka_run_group_tests(tests, open_redis, close_redis);
+    return redis_main("redis", tests, sizeof(tests) / sizeof(tests[0]));
 }
