@@ -350,6 +350,7 @@ cluster_link(struct cluster *cluster, struct str key, struct node **out,
         return NULL;
     }
     node->away_until_us = 0;
+    node->link.replies_due = 0; /* of commands given up before they were sent */
     return &node->link;
 }
 

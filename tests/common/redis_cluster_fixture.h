@@ -242,6 +242,83 @@ master_of(unsigned partition)
     return 0;
 }
 
+/* --- slots that move --- */
+
+static inline struct str
+id_of(int node, char out[64])
+{
+    struct redis_reply *reply;
+    struct str id = {out, 0};
+
+    assert_int_equal(
+        ask(rig.node[node], WORDS(STR("CLUSTER"), STR("MYID")), &reply), ERR_OK);
+    memcpy(out, reply->text.p, reply->text.n);
+    id.n = reply->text.n;
+    redis_reply_free(&reply);
+    return id;
+}
+
+struct move {
+    int from, to;
+    char slot_text[24], from_text[64], to_text[64], port[24];
+    struct str slot, from_id, to_id;
+};
+
+static inline void
+setslot(int node, const struct move *m, const char *how, struct str id)
+{
+    assert_int_equal(
+        ask(rig.node[node],
+            WORDS(STR("CLUSTER"), STR("SETSLOT"), m->slot, str_of(how), id), NULL),
+        ERR_OK);
+}
+
+/* m points into itself. */
+static inline void
+move_begin(struct move *m, unsigned partition)
+{
+    char text[32];
+
+    *m = (struct move){.from = master_of(partition)};
+
+    for (unsigned p = 0; p < PARTITIONS && m->to == 0; p++)
+        if (master_of(p) != m->from)
+            m->to = master_of(p);
+    m->slot = number_of(m->slot_text, redis_slot(key_of(text, partition, "")));
+    m->from_id = id_of(m->from, m->from_text);
+    m->to_id = id_of(m->to, m->to_text);
+    (void)number_of(m->port, rig.port + m->to - 1);
+    setslot(m->to, m, "IMPORTING", m->from_id);
+    setslot(m->from, m, "MIGRATING", m->to_id);
+}
+
+static inline void
+move_key(const struct move *m, struct str key)
+{
+    assert_int_equal(ask(rig.node[m->from],
+                         WORDS(STR("MIGRATE"), STR("127.0.0.1"), str_of(m->port),
+                               key, STR("0"), STR("2000")),
+                         NULL),
+                     ERR_OK);
+}
+
+static inline void
+move_rest(const struct move *m)
+{
+    struct redis_reply *keys;
+
+    assert_int_equal(
+        ask(rig.node[m->from],
+            WORDS(STR("CLUSTER"), STR("GETKEYSINSLOT"), m->slot, STR("1000")),
+            &keys),
+        ERR_OK);
+    for (size_t i = 0; i < keys->count; i++)
+        move_key(m, keys->items[i]->text);
+    redis_reply_free(&keys);
+    setslot(m->to, m, "NODE", m->to_id);
+    setslot(m->from, m, "NODE", m->to_id);
+}
+
 static inline int
 rig_main(const struct CMUnitTest *tests, size_t n)
 {
