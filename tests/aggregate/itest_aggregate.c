@@ -209,6 +209,39 @@ test_a_flush_that_fails_half_way_is_a_rebuild(void **state)
     fail_msg("the old generation stays");
 }
 
+/* One row, while we hold it: the flush fails inside EXEC, its other commands are done. */
+static void
+test_a_row_of_another_type_is_a_rebuild_of_its_partition_alone(void **state)
+{
+    struct rig *rig = *state;
+    char key[REDISKEY_MAX + 1], before[PARTITIONS][128], after[128];
+    struct redis_reply *keys;
+    uint32_t hit;
+
+    rig_post(rig, 1000);
+    rig_settle(rig);
+    for (uint32_t p = 0; p < PARTITIONS; p++)
+        owner_field(rig, p, "generation", before[p]);
+    keys = ask(rig, "KEYS", "{p*}:1:1d:camp-0:*", NULL, NULL);
+    assert_true(keys->count > 0);
+    (void)snprintf(key, sizeof(key), "%s", keys->items[0]->text.p);
+    redis_reply_free(&keys);
+    hit = (uint32_t)strtoul(key + 2, NULL, 10);
+    tell(rig, "DEL", key, NULL, NULL);
+    tell(rig, "SET", key, "no hash", NULL);
+    rig_post(rig, 1000);
+    rig_expect(rig);
+    assert_true(rig_told(rig, " damaged "));
+    assert_true(rig_told(rig, "WRONGTYPE"));
+    assert_true(rig_told(rig, " rebuild a flush stopped half-way"));
+    for (uint32_t p = 0; p < PARTITIONS; p++) {
+        owner_field(rig, p, "generation", after);
+        if ((strcmp(before[p], after) != 0) != (p == hit))
+            fail_msg("partition %u was hit; partition %u had generation %s, has %s",
+                     hit, p, before[p], after);
+    }
+}
+
 static void
 test_a_full_redis_is_waited_for(void **state)
 {
@@ -403,6 +436,7 @@ main(void)
         T(test_a_wiped_redis_is_filled_again),
         T(test_a_redis_restored_from_an_older_snapshot_catches_up),
         T(test_a_flush_that_fails_half_way_is_a_rebuild),
+        T(test_a_row_of_another_type_is_a_rebuild_of_its_partition_alone),
         T(test_a_full_redis_is_waited_for),
         T(test_recorded_verdicts_are_taken_whatever_the_rules_say_now),
         T(test_a_zombie_is_fenced),

@@ -261,6 +261,23 @@ struct made {
     char campaign[24];
 };
 
+/* click's texts stay where they are. */
+static inline void
+click_entry(const struct click *click, struct made *made,
+            struct clicklog_entry *entry)
+{
+    *entry = (struct clicklog_entry){
+        .account = 1,
+        .campaign = click->campaign_id,
+        .event_ms = click->timestamp_ms,
+        .partition =
+            hash_partition(click->campaign_id.p, click->campaign_id.n, PARTITIONS),
+        .version = CLICK_VERSION,
+        .body = {(const char *)made->body,
+                 (uint32_t)click_encode_body(click, made->body)},
+    };
+}
+
 static inline void
 click_make(struct rig *rig, struct made *made, struct clicklog_entry *entry)
 {
@@ -290,16 +307,7 @@ click_make(struct rig *rig, struct made *made, struct clicklog_entry *entry)
     click.user_agent = str_of(agents[rand() % 4]);
     click.country = rand() % 2 == 0 ? STR("DE") : STR("IN");
     click.device = (uint8_t)(rand() % CLICK_DEVICES_N);
-    *entry = (struct clicklog_entry){
-        .account = 1,
-        .campaign = click.campaign_id,
-        .event_ms = click.timestamp_ms,
-        .partition =
-            hash_partition(click.campaign_id.p, click.campaign_id.n, PARTITIONS),
-        .version = CLICK_VERSION,
-        .body = {(const char *)made->body,
-                 (uint32_t)click_encode_body(&click, made->body)},
-    };
+    click_entry(&click, made, entry);
 }
 
 static inline void
