@@ -2,6 +2,7 @@
 #include "common/redis_impl.h"
 
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 
 #include <cmocka.h>
@@ -221,6 +222,47 @@ a_slot_that_moved_before_exec_is_again_and_nothing_is_done(void **state)
     transact(key, number_of(value, 2));
 }
 
+static void
+a_master_that_hangs_before_its_answer_is_again_and_the_others_go_on(void **state)
+{
+    int hung = master_of(1);
+    unsigned alive = 0;
+    char text[32], other_text[32];
+    struct str key = key_of(text, 1, "tx-hung"), other;
+    int64_t began_us;
+    struct why why;
+    enum err sent, end = ERR_OK;
+
+    (void)state;
+    while (master_of(alive) == hung)
+        alive++;
+    other = key_of(other_text, alive, "tx-alive");
+    transact(key, STR("1"));
+    transact(other, STR("1"));
+    add(WORDS(STR("SET"), key, STR("2")));
+    assert_int_equal(watch(key, NULL), ERR_OK);
+    assert_int_equal(kill(rig_pid(&rig, hung), SIGSTOP), 0);
+    sent = redis_exec_send(redis, &why);
+    if (sent == ERR_OK)
+        end = redis_exec_end(redis, &why);
+    began_us = clock_mono_us();
+    transact(other, STR("2"));
+    enum err again = watch(key, NULL); /* not waited for a second time */
+    int64_t took_us = clock_mono_us() - began_us;
+    assert_int_equal(kill(rig_pid(&rig, hung), SIGCONT), 0);
+    assert_int_equal(sent, ERR_OK);
+    assert_int_equal(end, ERR_AGAIN);
+    assert_non_null(strstr(why.text, "time-out"));
+    assert_int_equal(again, ERR_AGAIN);
+    assert_true(took_us < TIMEOUT_US);
+    began_us = clock_mono_us();
+    while (watch(key, NULL) != ERR_OK) {
+        assert_true(clock_mono_us() - began_us < PATIENCE_US);
+        clock_sleep_us(10000);
+    }
+    transact(key, STR("3"));
+}
+
 /* Commands that never left us are nobody's answers later. */
 static void
 a_master_that_was_away_for_a_moment_takes_transactions_again(void **state)
@@ -272,6 +314,8 @@ main(void)
             a_slot_that_moved_after_the_watch_is_again_and_nothing_is_done),
         cmocka_unit_test(
             a_slot_that_moved_before_exec_is_again_and_nothing_is_done),
+        cmocka_unit_test(
+            a_master_that_hangs_before_its_answer_is_again_and_the_others_go_on),
         cmocka_unit_test(
             a_master_that_was_away_for_a_moment_takes_transactions_again),
     };

@@ -424,6 +424,21 @@ words_of_a_transaction_are_binary_and_of_any_size(void **state)
 }
 
 static void
+a_command_too_big_is_refused_and_what_was_added_before_it_is_forgotten(void **state)
+{
+    const struct str big[] = {STR("SET"), STR(A), {"", REDIS_COMMAND_BYTES_MAX}};
+    struct why why = {""};
+
+    (void)state;
+    ADD(STR("SET"), STR(B), STR("never"));
+    assert_int_equal(redis_add(redis, big, 3, &why), ERR_INVALID);
+    assert_non_null(strstr(why.text, "bytes"));
+    expect_works();
+    expect(STR(A), STR(""));
+    expect(STR(B), STR(""));
+}
+
+static void
 an_absent_server_is_again_at_the_watch(void **state)
 {
     const struct str get[] = {STR("GET"), STR(A)};
@@ -459,6 +474,7 @@ main(void)
         T(a_connection_lost_before_the_answer_is_again),
         T(an_answer_that_comes_too_late_is_again_though_all_was_done),
         T(words_of_a_transaction_are_binary_and_of_any_size),
+        T(a_command_too_big_is_refused_and_what_was_added_before_it_is_forgotten),
         T(an_absent_server_is_again_at_the_watch),
     };
 #undef T
