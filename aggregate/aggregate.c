@@ -84,8 +84,9 @@ shared_open(struct shared *s, struct why *why)
         return err_set(why, ERR_INVALID, "data.dir: the path is too long");
     err = events_open(&s->events, dir, why);
     if (err == ERR_OK)
-        err = fraud_addresses_open(
-            &s->addresses, (size_t)s->config->fraud_live_addresses_max, why);
+        err = fraud_addresses_open(&s->addresses,
+                                   (size_t)s->config->fraud_live_addresses_max,
+                                   (uint32_t)s->config->aggregate_threads, why);
     if (err != ERR_OK)
         return err;
     clicklog_stats_get(s->deps.log, &stats);

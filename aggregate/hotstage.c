@@ -23,6 +23,7 @@ enum {
     LOOK_US = 200000,    /* between looks at who owns what */
     MESSAGES_MAX = 1024, /* taken before the lanes are looked at again */
     LINGER_MS = 5,
+    AHEAD = 16, /* clicks whose counters are on their way */
 };
 
 struct follow {
@@ -320,8 +321,15 @@ clicks_take(struct hotstage *s, const struct ruleset_limits *limits,
     if (base < *last)
         return;
     *last = base + 1;
-    for (uint32_t i = 0; i < count; i++)
+    for (uint32_t i = 0; i < count; i++) {
+        if (i + AHEAD < count) {
+            struct hotwire_click later =
+                hotwire_click_at(message->value, i + AHEAD);
+
+            fraud_addresses_prefetch(s->counts, later.address_key, later.event_ms);
+        }
         click_count(s, limits, hotwire_click_at(message->value, i), received_us);
+    }
 }
 
 /* The next message, or false; what is not held any more is followed anew. */
@@ -449,8 +457,8 @@ memory_take(struct hotstage *s, struct why *why)
     if (!whole)
         return err_set(why, ERR_NOMEM,
                        "aggregate: no memory for the address stage");
-    return fraud_addresses_open(&s->counts,
-                                (size_t)s->config->fraud_live_addresses_max, why);
+    return fraud_addresses_open(
+        &s->counts, (size_t)s->config->fraud_live_addresses_max, 1, why);
 }
 
 enum err

@@ -37,7 +37,7 @@ void hotstage_stop(struct hotstage **stage);
 void hotstage_add(struct hotstage *stage, uint32_t lane, uint32_t partition,
                   uint64_t offset, uint64_t address_key, int64_t event_ms,
                   int64_t received_us);
-/* Hands the lane over; at each flush. */
+/* Hands the lane over; now and then. */
 void hotstage_send(struct hotstage *stage, uint32_t lane);
 
 #endif

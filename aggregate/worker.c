@@ -42,7 +42,7 @@ struct worker {
     uint32_t parts_n, index, workers;
     struct share shares[SHARES];
     uint64_t seen; /* of clicklog_wait */
-    int64_t house_us, record_retry_us;
+    int64_t house_us, told_us, record_retry_us;
     char record_trouble[256];
     struct metric *rows, *lag_seconds;
     pthread_t thread;
@@ -197,8 +197,6 @@ share_flush(struct worker *w, struct share *share)
     share->work_us = 0;
     if (!record(w, share))
         return false;
-    if (w->shared->hotstage != NULL)
-        hotstage_send(w->shared->hotstage, w->index);
     sent = flush_each(w, share);
     for (uint32_t i = 0; i < sent; i++) {
         struct part *part = w->sent[i];
@@ -377,6 +375,19 @@ share_turn(struct worker *w, struct share *share)
     return n;
 }
 
+/* Addresses go to the other processes once for all shares: the fuller the messages, the
+ * fewer. */
+static void
+addresses_send(struct worker *w)
+{
+    int64_t pause_us = w->shared->config->aggregate_flush_ms * 1000;
+
+    if (w->shared->hotstage == NULL || w->tools.now_us - w->told_us < pause_us)
+        return;
+    w->told_us = w->tools.now_us;
+    hotstage_send(w->shared->hotstage, w->index);
+}
+
 static size_t
 turn(struct worker *w)
 {
@@ -388,6 +399,7 @@ turn(struct worker *w)
     t->rules = ruleset_take(w->shared->deps.rules);
     for (uint32_t i = 0; i < SHARES; i++)
         n += share_turn(w, &w->shares[i]);
+    addresses_send(w);
     house_keep(w);
     master_drop(w->shared->deps.master, t->master);
     ruleset_drop(w->shared->deps.rules, t->rules);

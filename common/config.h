@@ -77,7 +77,7 @@
     NUMBER(kafka, retention_h, 168, 24, 87600, "hours that topics keep clicks")    \
     NUMBER(kafka, session_ms, 10000, 1000, 600000,                                 \
            "a silent member of a group is replaced after")                         \
-    NUMBER(kafka, linger_ms, 10, 0, 1000, "the relay waits for fuller batches")     \
+    NUMBER(kafka, linger_ms, 10, 0, 1000, "the relay waits for fuller batches")    \
     NUMBER(kafka, batch_bytes, 1000000, 1024, 16777216, "of one partition")        \
     NUMBER(kafka, queue_bytes_max, 134217728, 1048576, 4294967296,                 \
            "sent and not acknowledged; a partition has an equal share")            \

@@ -41,6 +41,7 @@ static_assert(sizeof(struct line) == LINE_SIZE, "a set is one cache line");
 struct fraud_addresses {
     struct line *lines;
     uint64_t lines_n;
+    bool shared; /* lines are locked */
     atomic_uint_fast64_t forgotten;
 };
 
@@ -70,7 +71,7 @@ fine_age(const struct line *line, int way, uint32_t now)
 
 enum err
 fraud_addresses_open(struct fraud_addresses **out, size_t addresses_max,
-                     struct why *why)
+                     uint32_t threads, struct why *why)
 {
     void *lines;
     enum err err = fraud_size_check("addresses_max", addresses_max, why);
@@ -81,6 +82,7 @@ fraud_addresses_open(struct fraud_addresses **out, size_t addresses_max,
     struct fraud_addresses *addresses = calloc(1, sizeof(*addresses));
     if (addresses == NULL)
         return err_set(why, ERR_NOMEM, "fraud: no memory for addresses");
+    addresses->shared = threads > 1;
     addresses->lines_n = addresses_max * 2 / WAYS_FULL;
     if (addresses->lines_n < LINES_MIN)
         addresses->lines_n = LINES_MIN;
@@ -114,9 +116,10 @@ fraud_addresses_prefetch(const struct fraud_addresses *addresses,
 }
 
 static void
-line_lock(struct line *line)
+line_lock(const struct fraud_addresses *addresses, struct line *line)
 {
     for (int spins = 0;
+         addresses->shared &&
          atomic_exchange_explicit(&line->lock, 1, memory_order_acquire) != 0;
          spins++)
         if (spins > SPINS_MAX)
@@ -124,9 +127,10 @@ line_lock(struct line *line)
 }
 
 static void
-line_unlock(struct line *line)
+line_unlock(const struct fraud_addresses *addresses, struct line *line)
 {
-    atomic_store_explicit(&line->lock, 0, memory_order_release);
+    if (addresses->shared)
+        atomic_store_explicit(&line->lock, 0, memory_order_release);
 }
 
 static int
@@ -157,7 +161,7 @@ way_lock(struct fraud_addresses *addresses, uint64_t key, uint32_t now,
     uint64_t tag = line_tag(key);
     int way = 0;
 
-    line_lock(line);
+    line_lock(addresses, line);
     while (way < WAYS &&
            ((line->words[way] & LINE_TAG_MASK) != tag || line->words[way] == 0))
         way++;
@@ -210,7 +214,7 @@ second_count(struct fraud_addresses *addresses, uint64_t address_key,
     uint32_t count = way_count(line, way, key, now, line->counts[way] >> 20,
                                line->counts[way] >> 8 & 0xfff);
 
-    line_unlock(line);
+    line_unlock(addresses, line);
     return count;
 }
 
@@ -245,7 +249,7 @@ minute_count(struct fraud_addresses *addresses, uint64_t address_key,
         }
         minute.count = way_count(line, way, key, now, current, before);
     }
-    line_unlock(line);
+    line_unlock(addresses, line);
     return minute;
 }
 

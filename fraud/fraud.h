@@ -89,14 +89,18 @@ uint32_t fraud_users_seen(struct fraud_users *users,
 uint64_t fraud_users_forgotten(const struct fraud_users *users);
 
 struct fraud_addresses;
+/* threads that count in it: one needs no locks, which would cost it as much as the rest. */
 enum err fraud_addresses_open(struct fraud_addresses **out, size_t addresses_max,
-                              struct why *why);
+                              uint32_t threads, struct why *why);
 void fraud_addresses_close(struct fraud_addresses **addresses);
 /* Bits of address_minute_rate and address_second_rate, or 0; then counts the click. */
 uint32_t fraud_addresses_seen(struct fraud_addresses *addresses,
                               const struct ruleset_limits *limits,
                               uint64_t address_key, int64_t event_ms,
                               int64_t received_us);
+/* Fetches what _seen will look at. */
+void fraud_addresses_prefetch(const struct fraud_addresses *addresses,
+                              uint64_t address_key, int64_t event_ms);
 uint64_t fraud_addresses_forgotten(const struct fraud_addresses *addresses);
 
 /* The live state of one worker (all partitions it owns). */

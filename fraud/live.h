@@ -13,8 +13,6 @@ enum err fraud_size_check(const char *name, size_t n, struct why *why);
 
 void fraud_ids_prefetch(const struct fraud_ids *ids, uint64_t id_hash);
 void fraud_users_prefetch(const struct fraud_users *users, uint64_t user_key);
-void fraud_addresses_prefetch(const struct fraud_addresses *addresses,
-                              uint64_t address_key, int64_t event_ms);
 
 /* What the last fed click of the key, dt_ms away, makes of this one. */
 static inline uint32_t

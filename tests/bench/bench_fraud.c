@@ -110,7 +110,7 @@ world_make(struct world *world)
     }
     must(ruleset_open(&world->rules, NULL, NULL, &why), &why);
     world->set = ruleset_take(world->rules);
-    must(fraud_addresses_open(&world->addresses, 4000000, &why), &why);
+    must(fraud_addresses_open(&world->addresses, 4000000, 1, &why), &why);
     must(fraud_live_open(&world->live, 50000000, 20000000, world->addresses, &why),
          &why);
     must(fraud_window_open(&world->window, UINT64_C(1) << 30, &why), &why);

@@ -10,7 +10,8 @@ addresses_open(size_t addresses_max)
     struct fraud_addresses *addresses;
     struct why why;
 
-    assert_int_equal(fraud_addresses_open(&addresses, addresses_max, &why), ERR_OK);
+    assert_int_equal(fraud_addresses_open(&addresses, addresses_max, THREADS, &why),
+                     ERR_OK);
     return addresses;
 }
 
@@ -149,7 +150,8 @@ a_bad_size_is_refused_and_named(void **state)
     struct fraud_addresses *addresses;
     struct why why;
 
-    assert_int_equal(fraud_addresses_open(&addresses, 1, &why), ERR_INVALID);
+    assert_int_equal(fraud_addresses_open(&addresses, 1, THREADS, &why),
+                     ERR_INVALID);
     assert_non_null(strstr(why.text, "addresses_max"));
     assert_null(addresses);
 }

@@ -23,7 +23,8 @@ live_renew(struct house *house)
 
     fraud_live_close(&house->live);
     fraud_addresses_close(&house->addresses);
-    assert_int_equal(fraud_addresses_open(&house->addresses, 10000, &why), ERR_OK);
+    assert_int_equal(fraud_addresses_open(&house->addresses, 10000, 1, &why),
+                     ERR_OK);
     assert_int_equal(
         fraud_live_open(&house->live, 10000, 10000, house->addresses, &why),
         ERR_OK);

@@ -86,7 +86,7 @@ window_and_live_tables_agree_with_a_list_of_all_clicks(void **state)
         clicks_make(clicks, seed);
         assert_int_equal(fraud_window_open(&window, 64 << 20, &why), ERR_OK);
         assert_int_equal(fraud_users_open(&users, 1024, &why), ERR_OK);
-        assert_int_equal(fraud_addresses_open(&addresses, 1024, &why), ERR_OK);
+        assert_int_equal(fraud_addresses_open(&addresses, 1024, 1, &why), ERR_OK);
         for (int i = 0; i < CLICKS; i++) {
             const struct fed *c = &clicks[i];
             uint32_t want = model_seen(clicks, i), got, live;
