@@ -5,6 +5,7 @@
 #include "aggregate/window.h"
 #include "aggregate/window_impl.h"
 #include "common/clock.h"
+#include "common/prefetch.h"
 
 enum { GROUP = 32, USERS_MIN = 1024, LINE = 64 };
 
@@ -123,7 +124,7 @@ hits_resolve(struct windows *w, struct hits *hits, const struct window_click *wc
             hit->cell =
                 window_cell_make(w, row, hit->hash, hit->dimension, hit->text);
         if (hit->cell != 0)
-            __builtin_prefetch(cell_at(&w->cells, hit->cell), 1);
+            prefetch_write(cell_at(&w->cells, hit->cell));
     }
 }
 
@@ -247,7 +248,7 @@ rows_prefetch(const struct windows *w, const struct window_click *clicks, size_t
 
         for (size_t at = 0; clicks[i].leaf != 0 && at < sizeof(struct row);
              at += LINE)
-            __builtin_prefetch(row + at, 1);
+            prefetch_write(row + at);
     }
 }
 

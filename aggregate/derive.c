@@ -3,6 +3,7 @@
 
 #include "aggregate/window.h"
 #include "aggregate/window_impl.h"
+#include "common/prefetch.h"
 
 static const struct str other_text = {"__other__", 9};
 
@@ -155,12 +156,12 @@ static void
 derive_prefetch(const struct windows *w, const struct list *dirty, uint32_t j)
 {
     if (j + 24 < dirty->n)
-        __builtin_prefetch(cell_at(&w->cells, dirty->p[j + 24]), 1);
+        prefetch_write(cell_at(&w->cells, dirty->p[j + 24]));
     if (j + 16 < dirty->n) {
         const struct cell *cell = cell_at(&w->cells, dirty->p[j + 16]);
 
-        __builtin_prefetch(value_of(&w->cells, cell));
-        __builtin_prefetch(&w->rows[cell->row].parent);
+        prefetch(value_of(&w->cells, cell));
+        prefetch(&w->rows[cell->row].parent);
     }
     if (j + 8 < dirty->n) {
         const struct cell *cell = cell_at(&w->cells, dirty->p[j + 8]);

@@ -16,6 +16,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/prefetch.h"
+
 struct index_slot {
     uint64_t key;
     uint32_t item; /* 0: empty */
@@ -32,7 +34,7 @@ static inline void
 index_prefetch(const struct index *index, uint64_t key)
 {
     if (index->slots != NULL)
-        __builtin_prefetch(&index->slots[key & index->mask]);
+        prefetch(&index->slots[key & index->mask]);
 }
 
 /* 0: not there. */

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/prefetch.h"
+
 enum {
     SMALL_SLOTS_MIN = 16,
     SMALL_SLOTS_MAX = 2048, /* half full: 1,024 registers */
@@ -123,9 +125,9 @@ users_prefetch(const struct users *users, struct user_mark mark)
     if (users == NULL)
         return;
     if (users->slots == 0)
-        __builtin_prefetch((const uint8_t *)users->words + mark.index, 1);
+        prefetch_write((const uint8_t *)users->words + mark.index);
     else
-        __builtin_prefetch(&users->words[small_home(users, mark.index)], 1);
+        prefetch_write(&users->words[small_home(users, mark.index)]);
 }
 
 static struct users *

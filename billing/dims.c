@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/hash.h"
+#include "common/prefetch.h"
 
 enum {
     SLOTS_MIN = 4096,
@@ -184,7 +185,7 @@ arena_prefetch(const struct dims *dims)
     uint32_t at = dims->slots[p->hash & (dims->slots_n - 1)].at;
 
     if (at != 0)
-        __builtin_prefetch(dims->arena + at - 1);
+        prefetch(dims->arena + at - 1);
 }
 
 enum err
@@ -204,7 +205,7 @@ dims_number(struct dims *dims, const struct click *click, int32_t day,
     p->number = number;
     p->n = (uint16_t)key_make(p->key, click, day, zone);
     p->hash = (uint32_t)hash64(p->key, p->n, 0);
-    __builtin_prefetch(&dims->slots[p->hash & (dims->slots_n - 1)]);
+    prefetch(&dims->slots[p->hash & (dims->slots_n - 1)]);
     return ERR_OK;
 }
 

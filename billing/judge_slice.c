@@ -8,6 +8,7 @@
 #include "billing/judge_core.h"
 #include "common/clock.h"
 #include "common/hash.h"
+#include "common/prefetch.h"
 
 enum { AHEAD = 12 };
 
@@ -175,7 +176,7 @@ ids_put(struct judge *judge, const struct slice *slice, const char *path,
         };
 
         if (i + AHEAD < slice->end)
-            __builtin_prefetch(&judge->clicks[judge->sorted[i + AHEAD].at]);
+            prefetch(&judge->clicks[judge->sorted[i + AHEAD].at]);
         memcpy(detail.event_id, click->event_id, sizeof(detail.event_id));
         err = idrun_add(writer, click->id_hash, &detail, why);
     }

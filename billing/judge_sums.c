@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "billing/judge_core.h"
+#include "common/prefetch.h"
 
 enum { SUMS_SLOTS_MIN = 1024 };
 
@@ -125,9 +126,9 @@ sums_table_prefetch(const struct sums_table *t, const struct sum_key *key, bool 
     const uint32_t *slot = &t->slots[sum_hash(key) & (t->slots_n - 1)];
 
     if (!row)
-        __builtin_prefetch(slot);
+        prefetch(slot);
     else if (*slot != 0)
-        __builtin_prefetch(&t->rows[*slot - 1]);
+        prefetch(&t->rows[*slot - 1]);
 }
 
 enum err

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "common/prefetch.h"
 #include "fraud/fraud.h"
 #include "fraud/line.h"
 #include "fraud/live.h"
@@ -56,7 +57,7 @@ fraud_ids_close(struct fraud_ids **ids)
 void
 fraud_ids_prefetch(const struct fraud_ids *ids, uint64_t id_hash)
 {
-    __builtin_prefetch(&ids->lines[line_of(id_hash, ids->lines_n)], 1);
+    prefetch_write(&ids->lines[line_of(id_hash, ids->lines_n)]);
 }
 
 static int32_t

@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "common/prefetch.h"
 #include "fraud/fraud.h"
 #include "fraud/line.h"
 #include "fraud/live.h"
@@ -60,7 +61,7 @@ fraud_users_close(struct fraud_users **users)
 void
 fraud_users_prefetch(const struct fraud_users *users, uint64_t user_key)
 {
-    __builtin_prefetch(&users->lines[line_of(user_key, users->lines_n)], 1);
+    prefetch_write(&users->lines[line_of(user_key, users->lines_n)]);
 }
 
 static int

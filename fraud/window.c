@@ -6,6 +6,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "common/prefetch.h"
 #include "fraud/fraud.h"
 #include "fraud/line.h"
 #include "fraud/live.h"
@@ -331,7 +332,7 @@ static void
 table_prefetch(const struct table *table, uint64_t key)
 {
     if (table->slots_n > 0)
-        __builtin_prefetch(&table->slots[key >> 7 & (table->slots_n - 1)], 1);
+        prefetch_write(&table->slots[key >> 7 & (table->slots_n - 1)]);
 }
 
 void
