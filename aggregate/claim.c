@@ -267,6 +267,10 @@ part_claim(struct part *part, struct tools *tools)
 
     if (tools->now_us < part->retry_us)
         return;
+    if (!part_mark(part, tools)) {
+        part->retry_us = tools->now_us + RETRY_US;
+        return;
+    }
     err = claim(part, tools, &why);
     if (err == ERR_NOTFOUND && clicklog_is_kafka(part->shared->deps.log)) {
         part_stall(part, "retention", &why);

@@ -13,6 +13,7 @@
 #include "common/kafka.h"
 #include "common/log.h"
 #include "common/metrics.h"
+#include "common/prefetch.h"
 #include "fraud/fraud.h"
 #include "schema/topics.h"
 
@@ -23,7 +24,7 @@ enum {
     LOOK_US = 200000,    /* between looks at who owns what */
     MESSAGES_MAX = 1024, /* taken before the lanes are looked at again */
     LINGER_MS = 5,
-    AHEAD = 16, /* clicks whose counters are on their way */
+    AHEAD = 16, /* clicks whose memory is on its way */
 };
 
 struct follow {
@@ -202,10 +203,13 @@ clicks_send(struct hotstage *s, uint32_t to, const struct lane_click *clicks,
     struct why why;
 
     hotwire_clicks_begin(&s->message, (uint32_t)first->partition, first->offset, n);
-    for (uint32_t i = 0; i < n; i++)
+    for (uint32_t i = 0; i < n; i++) {
+        if (i + AHEAD < n)
+            prefetch(&clicks[which[i + AHEAD]]);
         hotwire_click_put(&s->message,
                           (struct hotwire_click){clicks[which[i]].address_key,
                                                  clicks[which[i]].event_ms});
+    }
     if (s->message.failed)
         return false;
     item.value = (struct str){(const char *)s->message.p, (uint32_t)s->message.n};

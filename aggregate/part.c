@@ -422,15 +422,23 @@ void
 part_damaged(struct part *part, struct tools *tools, enum trouble slot,
              const struct why *why)
 {
-    struct redis_reply *reply = NULL;
+    part_trouble(part, slot, "damaged", why);
+    part->retry_us = tools->now_us + RETRY_US;
+    part->damaged = true;
+    (void)part_mark(part, tools);
+}
+
+bool
+part_mark(struct part *part, struct tools *tools)
+{
     char key[REDISKEY_MAX];
     struct str words[4] = {STR("HSET"), {key, 0}, STR("dirty"), STR("1")};
 
-    part_trouble(part, slot, "damaged", why);
-    part->retry_us = tools->now_us + RETRY_US;
     words[1].n = rediskey_owner(key, part->partition);
-    if (redis_command(tools->redis, words, 4, &reply, NULL) == ERR_OK)
-        redis_reply_free(&reply);
+    if (part->damaged &&
+        redis_command(tools->redis, words, 4, NULL, NULL) == ERR_OK)
+        part->damaged = false;
+    return !part->damaged;
 }
 
 static bool

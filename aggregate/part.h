@@ -121,6 +121,7 @@ struct part {
     int64_t sweep_us;      /* when to go on removing old generations; 0: none */
     uint64_t sweep_cursor; /* of SCAN */
     bool stalled;
+    bool damaged; /* Redis is to be told: its mark is what has all built anew */
     char trouble[TROUBLES_N]
                 [256]; /* the last one told, so that each is told once */
     struct {
@@ -167,9 +168,12 @@ void part_moves(struct part *part);
 /* Records are missing before click. */
 void part_gap(struct part *part, const struct tools *tools,
               const struct click *click);
-/* Redis has a key that is not as we write it: all is built anew, in another generation. */
+/* Redis has a key that is not as we write it: all is built anew, in another generation.
+ * Until Redis has the mark, nobody here claims the partition. */
 void part_damaged(struct part *part, struct tools *tools, enum trouble slot,
                   const struct why *why);
+/* Sets the mark, if that is still to be done; false: not now. */
+bool part_mark(struct part *part, struct tools *tools);
 /* Tells of trouble, once while it lasts; and that it is over. */
 void part_trouble(struct part *part, enum trouble slot, const char *what,
                   const struct why *why);

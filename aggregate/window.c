@@ -296,6 +296,9 @@ camp_rezone(struct windows *w, uint32_t camp, const struct zone *zone)
                 continue;
             w->rows[w->rows[i].parent].children--;
             w->rows[i].parent = 0;
+            /* Whom it knows, its new hour and day may not. */
+            users_free(&w->rows[i].users, &w->users_bytes);
+            w->rows[i].users_whole = false;
         }
     }
     w->camps[camp].zone = zone;

@@ -405,6 +405,7 @@ test_a_zone_that_changes_moves_only_what_comes_after(void **state)
                               .zone = zone_find(STR("Europe/Berlin"))};
     static const char *const zones[] = {"Europe/Berlin", "Asia/Kolkata"};
     char key[160], row[128];
+    unsigned days = 0;
 
     (void)state;
     for (int i = 0; i < 2; i++) {
@@ -413,6 +414,14 @@ test_a_zone_that_changes_moves_only_what_comes_after(void **state)
         windows_loads_done(windows);
         windows_count(windows, &wc, 1, NOW_MS * 1000);
     }
+    windows_derive(windows);
+    for (uint32_t i = 0; i < windows_dirty(windows); i++) {
+        struct window_dirty dirty;
+
+        windows_dirty_get(windows, i, &dirty);
+        days += dirty.window == WINDOW_1D && dirty.users_n > 0;
+    }
+    assert_int_equal(days, 2); /* the same user, in the day of each zone */
     flush(windows, redis);
     for (int i = 0; i < 2; i++) {
         int64_t start =
