@@ -3,8 +3,8 @@
  *
  * Each worker owns a share of the partitions and for each of them runs:
  *   claim an epoch -> read from Redis's offset -> judge (or take the recorded verdict) ->
- *   count in memory -> record verdict blocks (durable) -> one script: compare epoch and
- *   offset, mark dirty, write absolute values, store the next offset, clear the mark.
+ *   count in memory -> record verdict blocks (durable) -> one transaction: compare epoch
+ *   and offset, write absolute values and the next offset.
  * Redis empty, dirty, or of another log: a new generation is built from the archive, the log
  * and the recorded verdicts. Redis rolled back: rows are loaded again and the offset rewound.
  *

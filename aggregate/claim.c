@@ -27,7 +27,7 @@ rebuild_reason(const struct part *part, const struct owner_state *state,
     if (state->log != part->shared->spool_id)
         return "redis was filled from another click log";
     if (state->dirty)
-        return "a flush stopped half-way";
+        return "it is marked dirty: a key was not as we write it";
     if (at > log_next)
         return "redis is ahead of the click log";
     if (kafka && state->building != 0 && at < log_first)

@@ -1,7 +1,7 @@
 /* schema/rediskeys.h - every Redis key, written down once. Live data only: all of it can
  * be rebuilt from the log, the archive and the recorded verdicts.
  *
- * P is the campaign's partition; {pP} is the hash tag, so one script touches one slot.
+ * P is the campaign's partition; {pP} is the hash tag, so one flush touches one slot.
  * G is the partition's generation: a rebuild writes under the next one and readers
  * switch when it is whole; the old one expires.
  *

@@ -194,7 +194,7 @@ test_a_flush_that_fails_half_way_is_a_rebuild(void **state)
     redis_reply_free(&keys);
     rig_post(rig, 1000);
     rig_expect(rig);
-    assert_true(rig_told(rig, " rebuild a flush stopped half-way"));
+    assert_true(rig_told(rig, " rebuild it is marked dirty"));
     /* What the first generation left is removed some seconds after the switch. */
     for (int i = 0; i < 200; i++) {
         size_t left;
@@ -233,7 +233,7 @@ test_a_row_of_another_type_is_a_rebuild_of_its_partition_alone(void **state)
     rig_expect(rig);
     assert_true(rig_told(rig, " damaged "));
     assert_true(rig_told(rig, "WRONGTYPE"));
-    assert_true(rig_told(rig, " rebuild a flush stopped half-way"));
+    assert_true(rig_told(rig, " rebuild it is marked dirty"));
     for (uint32_t p = 0; p < PARTITIONS; p++) {
         owner_field(rig, p, "generation", after);
         if ((strcmp(before[p], after) != 0) != (p == hit))

@@ -301,7 +301,7 @@ test_a_users_key_that_becomes_another_type_is_a_rebuild(void **state)
     post_users(u, CAMPAIGNS, 20, 40);
     rig_expect(&u->rig);
     assert_true(rig_told(&u->rig, "WRONGTYPE"));
-    assert_true(rig_told(&u->rig, " rebuild a flush stopped half-way"));
+    assert_true(rig_told(&u->rig, " rebuild it is marked dirty"));
 }
 
 int

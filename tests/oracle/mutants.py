@@ -39,7 +39,8 @@ MUTANTS = [  # name, test, [(file, text, replacement)]
     ("flush_applied_twice", "pipeline", [  # what a flush carried up is carried up again
         ("aggregate/derive.c", "row->new_totals[k] = 0;", "(void)row;")]),
     ("offset_not_compared", "restore", [
-        ("aggregate/flush.c", "if o[2] ~= ARGV[3] then", "if false then")]),
+        ("aggregate/flush.c", "else if (!is || number != wanted[i])",
+         "else if (i != 1 && (!is || number != wanted[i]))")]),
     ("last_wins", "pipeline", [
         ("billing/judge_batch.c", "mark(click, before->payload);",
          "mark(&judge->clicks[judge->sorted[i].at], click->payload);")]),
