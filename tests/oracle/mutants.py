@@ -24,8 +24,6 @@ TESTS = {
     "powercut": ["test_powercut.py", "--rounds", "6", "--seed", "7"],
     "kill": ["test_kill.py", "--rounds", "6", "--seed", "7"],
     "restore": ["test_restore.py", "--seed", "7"],
-    "kafka_kill": ["test_kafka_kill.py", "--rounds", "12", "--seed", "7"],
-    "machine_lost": ["test_machine_lost.py", "--rounds", "2", "--seed", "7"],
 }
 # Of a line "FAILED: ..." at the test's end: a test that broke some other way caught nothing.
 CAUGHT = "FAILED: "
@@ -84,20 +82,6 @@ MUTANTS = [  # name, test, [(file, text, replacement)]
          "while (i > 1 && i > campaign->rates_n)")]),
     ("counted_live_twice", "pipeline", [
         ("aggregate/count.c", "totals[i] += add[i];", "totals[i] += add[i] * 2;")]),
-    ("acknowledged_early", "machine_lost", [  # 202 before the brokers have the click
-        ("ingest/ack.c", "            group->marks[i].next)",
-         "            group->marks[i].next && i > group->marks_n)")]),
-    ("repeats_counted", "kafka_kill", [
-        ("aggregate/owner.c", "            return SEQ_AGAIN;", "            return SEQ_NEXT;")]),
-    ("resent_from_the_end", "kafka_kill", [  # what had not been delivered is not sent again
-        ("ingest/relay_send.c",
-         "relay->base[p] = relay->sent[p] = relay_cursor_get(relay->cursor, p);",
-         "if (relay->sent[p] < relay_cursor_get(relay->cursor, p))\n"
-         "            relay->base[p] = relay->sent[p] = relay_cursor_get(relay->cursor, p);\n"
-         "        else\n            relay->base[p] = relay->sent[p];")]),
-    ("archived_twice", "kafka_kill", [
-        ("billing/archive_seqs.c", "return seq < *expected ? ARCHIVE_SEQ_REPEAT",
-         "return seq < *expected ? ARCHIVE_SEQ_NEXT")]),
 ]
 
 
